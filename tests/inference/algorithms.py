@@ -1,4 +1,4 @@
-"""Every algorithm as the tests of the contract run it: a new one joins them by a line in `CASES`."""
+"""One case per algorithm for the tests of the contract. Add a new algorithm with a line in `CASES`."""
 
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -36,18 +36,18 @@ from bayes_share.tensors.seeding import seeded
 
 @dataclass(frozen=True)
 class Case:
-    """An algorithm as it learns small images in a few dozen steps.
+    """An algorithm with settings that learn small images in a few dozen steps.
 
     Args:
-        algorithm: with hyperparameters for that.
-        split: the same, where each member is fed its own part of a batch; None where it cannot be.
-        networks: how many networks it holds, side by side as members of the prediction.
-        quiet: the same with hardly any noise in what it draws; None where it draws none.
-        is_random: whether two draws differ.
-        norm: of the network where a test asks for running statistics; another one where they are refused.
-        batch_size: of the 240 images.
-        is_minimised: whether the loss is minimised; a sampler's wanders.
-        widths: of the network's hidden layers.
+        algorithm: the algorithm, with hyperparameters for so few steps.
+        split: the same algorithm with feed="split"; None if it does not support that.
+        networks: the number of networks in its state. Their members are concatenated in the prediction.
+        quiet: the same algorithm with almost no noise in its draws; None if draws of an untrained state have no noise.
+        is_random: whether two draws of a trained state differ.
+        norm: the network's norm in tests of running statistics; "none" if the algorithm refuses batch norm.
+        batch_size: the batch size, out of 240 images.
+        is_minimised: whether the algorithm minimises the loss; samplers do not.
+        widths: the widths of the network's hidden layers.
     """
 
     algorithm: Inference[Any]
@@ -66,19 +66,19 @@ def _deep(of: Inference[Any]) -> DeepEnsemble:
 
 
 def _svi(**options: Any) -> SVI:
-    return SVI(learning_rate=1e-2, kl_weight=1e-3, **options)  # the divergence is of 26,000 numbers, for 240 images
+    return SVI(learning_rate=1e-2, kl_weight=1e-3, **options)  # the divergence sums over 26,000 weights, for 240 images
 
 
 def _sghmc(**options: Any) -> SGHMC:
-    return SGHMC(friction=0.3, temperature=0.01, **options)  # 240 images alone say little against the prior
+    return SGHMC(friction=0.3, temperature=0.01, **options)  # else the prior dominates 240 images
 
 
 def _sgld(**options: Any) -> SGLD:
-    return SGLD(learning_rate=0.5, temperature=0.01, **options)  # without momentum, in a few dozen steps
+    return SGLD(learning_rate=0.5, temperature=0.01, **options)  # large, for few steps without momentum
 
 
 def _distill(**options: Any) -> Distill:
-    """A student of two networks that are not trained, for the most part of the labels."""
+    """Return a student that learns mostly from the labels, and a little from two untrained networks."""
     with seeded("teachers"):
         teachers = [mlp((32,), num_classes=10, in_channels=1, image_size=(8, 8)) for _ in range(2)]
     return Distill(of=MAP(**options), alpha=0.1).taught_by(teachers, load_data("digits", augment="none"))
@@ -97,30 +97,30 @@ CASES = {
     "mc-dropout": Case(
         MCDropout(), MCDropout(feed="split"), quiet=MCDropout(dropout_rate=1e-6, feed="split"), is_random=True
     ),
-    "swag": Case(SWAG(), SWAG(feed="split"), is_random=True),  # draws nothing before its first snapshot
+    "swag": Case(SWAG(), SWAG(feed="split"), is_random=True),  # draws have no noise before the first snapshot
     "laplace": Case(
         LastLayerLaplace(structure="kron"), LastLayerLaplace(feed="split"), is_random=True
-    ),  # nor this, until it is finished
+    ),  # draws have no noise before the training is finished
     "sghmc": Case(_sghmc(), _sghmc(feed="split"), is_random=True, is_minimised=False),
     "sgld": Case(_sgld(), _sgld(feed="split"), is_random=True, is_minimised=False),
     "nuts": Case(NUTS(max_tree_depth=2), is_random=True, norm="none", batch_size=240, is_minimised=False, widths=(16,)),
 }
-"""By the names in `bayes_share.inference.ALGORITHMS`."""
+"""The cases by the names in `bayes_share.inference.ALGORITHMS`."""
 
 STEPS_PER_EPOCH = 5
-"""Of those that the tests speak of, whatever an algorithm's batches are."""
+"""The steps per epoch as the tests count epochs, whatever the batch size of a case is."""
 
 SIZES = (1, 3)
-"""A single network, and an ensemble of three."""
+"""Ensemble sizes: a single network and three members."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """What kind of network an algorithm learns.
+    """The kind of network that an algorithm trains.
 
     Args:
-        members: 1: a single network.
-        network: by its name in `builder`.
+        members: the ensemble size; 1 is a single network.
+        network: the network's name in `builder`.
     """
 
     members: int
@@ -137,11 +137,11 @@ FORMS = {
 
 
 EVERY_FORM = ("map", "svi", "ivon")
-"""The algorithms that are always tested with networks that share within themselves; the others in the slow tests."""
+"""Algorithms whose tests with weight sharing within a network always run; those of the others are slow tests."""
 
 
 def each_form() -> list[Any]:
-    """Every algorithm with every form, as parameters "case" and "form" of a test."""
+    """Return every algorithm with every form, as the parameters "case" and "form" of a test."""
     return [
         pytest.param(case, form, id=f"{name}-{kind}", marks=pytest.mark.slow if _is_slow(name, kind) else ())
         for name, case in CASES.items()
@@ -156,13 +156,13 @@ def _is_slow(name: str, kind: str) -> bool:
 
 @cache
 def digits(augment: str = "none", count: int = 240) -> Data:
-    """Digits with few training images."""
+    """Return the digits data set with few training images and 50 test images."""
     data = load_data("digits", augment=augment)
     return replace(data, train=data.train.at(torch.arange(count)), test=data.test.at(torch.arange(50)))
 
 
 def builder(size: int = 1, *, dtype: torch.dtype = torch.float32, **options: Any) -> Build:
-    """Builds a perceptron, or the network `name`, for digits, or an ensemble of it with `init` and norm `sharing`."""
+    """Return a builder of an MLP or the network `name` for digits, or an ensemble of it with `init` and `sharing`."""
     init, sharing = options.pop("init", "normal"), options.pop("sharing", "shared")
     name, widths = options.pop("name", "mlp"), options.pop("widths", (128, 128))
 
@@ -181,7 +181,7 @@ def builder(size: int = 1, *, dtype: torch.dtype = torch.float32, **options: Any
 
 
 def tied_mlp(**options: Any) -> nn.Module:
-    """A perceptron for 64 pixels: the first hidden layer is also the second, and the third has the weight of both."""
+    """Return an MLP for 64 pixels whose first two hidden layers are one module, and the third shares its weight."""
     network = mlp((64, 64, 64), **options)
     first, second, third, _ = (number for number, layer in enumerate(network.layers) if isinstance(layer, nn.Linear))
     nn.init.kaiming_normal_(network.layers[first].weight)
@@ -191,18 +191,18 @@ def tied_mlp(**options: Any) -> nn.Module:
 
 
 def form_builder(case: Case, form: Form, **options: Any) -> Build:
-    """Builds a network of a form for a case."""
+    """Return a builder of the network of a form for a case."""
     return builder(form.members, name=form.network, widths=case.widths, **options)
 
 
 def case_training(case: Case, build: Build, data: Data, epochs: int, seed: int = 0) -> Training:
-    """A training of ``epochs * STEPS_PER_EPOCH`` steps."""
+    """Return a training of ``epochs * STEPS_PER_EPOCH`` steps."""
     epochs = epochs * STEPS_PER_EPOCH * case.batch_size // len(data.train)
     return Training(case.algorithm, build, batches_of(data, case.batch_size), epochs, seed)
 
 
 def trained(training: Training, steps: int | None = None) -> Training:
-    """The same training, so many steps later, or at its end."""
+    """Run a training up to a step, or to its end, and return it."""
     for _ in training.steps():
         if training.step == steps:
             break

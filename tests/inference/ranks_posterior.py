@@ -1,4 +1,4 @@
-"""The posterior of the linear regression on several processes; a script that `test_ranks` starts."""
+"""Fit the posterior of a linear regression in several processes. `test_ranks` starts this script."""
 
 import sys
 from pathlib import Path
@@ -10,18 +10,18 @@ import torch
 from regression import PROBLEMS
 from torch import distributed as dist
 
-FOUND = {
+DRAWS = {
     "svi": lambda: test_svi.fitted(PROBLEMS[0]),
-    "ivon": lambda: test_ivon_posterior.seen(test_ivon_posterior.learned(PROBLEMS[0])),
+    "ivon": lambda: test_ivon_posterior.posterior_draws(test_ivon_posterior.fitted(PROBLEMS[0])),
     "sghmc": lambda: test_sghmc.chain(PROBLEMS[0]),
 }
-"""Draws of what is unknown, by algorithm."""
+"""Functions that return posterior draws, by algorithm."""
 
 
 def main(rank: int, count: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=count)
-    for name, found in FOUND.items():
+    for name, found in DRAWS.items():
         torch.save(found(), folder / f"{name}-{rank}.pt")
     dist.destroy_process_group()
 

@@ -1,4 +1,4 @@
-"""Trainings of several processes, joined by gloo: what `test_ranks` starts, and runs by itself for comparison."""
+"""Trainings in several processes, joined by gloo. `test_ranks` starts this script, and compares with one process."""
 
 import sys
 from collections.abc import Callable
@@ -62,10 +62,10 @@ EXACT: dict[str, tuple[Any, Callable[[], Model]]] = {
     "swag": (SWAG(), network),
     "padded": (MAP(accumulate=2), partial(network, 3)),
 }
-"""Trainings without noise, or dealt out whole, which have the numbers of one process."""
+"""Trainings that give the values of one process: without noise, or with whole networks distributed to processes."""
 
 FEW = ("sgd", "adamw", "sgd, ensemble", "adamw, ensemble", "deep ensemble", "deep ensemble of ivon")
-"""Of these, those that are run on three processes too: of two networks, all processes compute parts of both."""
+"""The names that are also run on three processes. All three compute parts of both networks of "deep ensemble"."""
 
 NOISY: dict[str, tuple[Any, Callable[[], Model]]] = {
     "svi": (SVI(), network),
@@ -74,7 +74,7 @@ NOISY: dict[str, tuple[Any, Callable[[], Model]]] = {
     "dropout and batch norm": (MAP(), partial(network, 3, norm="batch", dropout=0.2)),
     "mc-dropout": (MCDropout(), network),
 }
-"""Trainings with noise of each process's own, or statistics of its own part."""
+"""Trainings in which each process has its own noise, or batch statistics of its own part."""
 
 
 def data(augment: str, count: int = 240) -> Any:
@@ -84,7 +84,7 @@ def data(augment: str, count: int = 240) -> Any:
 
 def training(name: str) -> Training:
     algorithm, build = (EXACT | NOISY)[name]
-    # With a last batch of 24, which is filled up; its weights are float32, and rounded.
+    # "padded" has a last batch of 24, which is padded; its weights are float32, so results are rounded.
     images = data("crop") if name in NOISY else data("none", 240 if name == "padded" else 216)
     source = batches_of(images, 36, last_batch="pad")
     execution = Execution("cpu", sync_norms=name.startswith("synced"))
@@ -99,14 +99,14 @@ def run(name: str) -> dict[str, Any]:
 
 
 def chains() -> dict[str, Any]:
-    """Three chains, more than there are processes or as many."""
+    """Return the state of three NUTS chains: at least as many as there are processes."""
     x, y = torch.randn(2, 12, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     algorithm = NUTS(chains=3, max_tree_depth=3, keep=5)
     return fit_tensors(algorithm, lambda: Model(nn.Linear(3, 3), Gaussian(0.5)).double(), x, y, 12, seed=3).state_dict()
 
 
 def stopped_within_an_epoch(folder: Path) -> dict[str, Any]:
-    """The state of a deep ensemble that was stopped at its ninth step and gone on with from the checkpoint."""
+    """Return the state of a deep ensemble that was stopped at step 9 and resumed from its checkpoint."""
     for resume in (False, True):
         made = training("deep ensemble of ivon")
         with suppress(StopIteration), kept_in(folder / "within", made, resume, minutes=0.0) as save:
@@ -117,8 +117,8 @@ def stopped_within_an_epoch(folder: Path) -> dict[str, Any]:
     return made.state.state_dict()
 
 
-def resumed(folder: Path) -> int:
-    """How often a training with checkpoints, which is then taken up again, called its report."""
+def count_reports(folder: Path) -> int:
+    """Train with checkpoints, resume the finished training, and return the number of calls of `report`."""
     algorithm, build = NOISY["ivon"]
     told: list[Any] = []
     for resume in (False, True):
@@ -145,7 +145,7 @@ def main(rank: int, count: int, folder: Path) -> None:
             torch.save(run(name), folder / f"{number}-{rank}.pt")
     torch.save(chains(), folder / f"chains-{rank}.pt")
     torch.save(stopped_within_an_epoch(folder), folder / f"within-{rank}.pt")
-    torch.save(resumed(folder), folder / f"resumed-{rank}.pt")
+    torch.save(count_reports(folder), folder / f"count_reports-{rank}.pt")
     try:
         training_of_50 = Training(MAP(), network, batches_of(data("none"), 50), num_steps=1, execution=Execution("cpu"))
         next(training_of_50.steps()) if count == 3 else None

@@ -1,4 +1,4 @@
-"""Bayesian linear regression, whose posterior is known: ten examples, correlated inputs, as several networks."""
+"""Bayesian linear regression with a known posterior: ten examples with correlated inputs, for several networks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from bayes_share.sharing import ensemble
 NOISE = 0.5
 NUM_DATA, NUM_INPUTS = 10, 3
 PRIOR_SD = {"base": 1.0, "factor": 0.7}
-"""Of the unknown weights around 0, and of unknown factors around 1."""
+"""Prior standard deviations: of unknown base weights around 0, and of unknown factors around 1."""
 
 
 def data() -> tuple[Tensor, Tensor]:
-    """Inputs ``[10, 3]`` with correlations of about 0.8, and targets ``[10]``."""
+    """Return inputs ``[10, 3]`` with correlations of about 0.8, and targets ``[10]``."""
     generator = torch.Generator().manual_seed(7)
     common = torch.randn(NUM_DATA, 1, generator=generator, dtype=torch.float64)
     own = torch.randn(NUM_DATA, NUM_INPUTS, generator=generator, dtype=torch.float64)
@@ -32,7 +32,7 @@ def data() -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Posterior:
-    """Of what each member multiplies the inputs by.
+    """A distribution of each member's effective weights, the coefficients of the inputs.
 
     Args:
         mean: ``[member, input]``.
@@ -44,18 +44,18 @@ class Posterior:
 
     @property
     def sd(self) -> Tensor:
-        """``[member, input]``."""
+        """The standard deviations, ``[member, input]``."""
         return self.covariance.diagonal(dim1=-2, dim2=-1).sqrt()
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A network that is linear in what is unknown of it, and is not frozen.
+    """A linear network with an unknown base weight or unknown factors; all other parameters are frozen.
 
     Args:
-        name: for the test's.
-        members: of the ensemble; 1: a layer of torch.
-        unknown: "base": the weight, with the factors known; "factor": r, with the weight and s known.
+        name: the id in parametrised tests.
+        members: the ensemble size. With 1 and an unknown base weight, the network is a plain torch layer.
+        unknown: "base": the weight is unknown and the factors are known; "factor": r is unknown, the rest is known.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Problem:
     unknown: str
 
     def build(self, priors: Any = None) -> Build:
-        """Builds the model, in float64; with `priors` where they are given."""
+        """Return a builder of the model in float64, with `priors` if given."""
 
         def build() -> Model:
             net: nn.Module = nn.Linear(NUM_INPUTS, 1, bias=False)
@@ -85,10 +85,10 @@ class Problem:
         return build
 
     def exact(self, is_shared: bool = True) -> Posterior:
-        """The posterior, where members do not share what is unknown; else that of the mean log-likelihood.
+        """Return the exact posterior; for a shared weight, that under the mean log-likelihood of the members.
 
         Args:
-            is_shared: whether members share a base weight; else each has its own copy of it.
+            is_shared: whether members share the base weight, or each has its own copy.
         """
         x, y = data()
         scales = self._scales()  # [member, input]
@@ -103,19 +103,19 @@ class Problem:
         return Posterior(mean * scales, covariance * scales.unsqueeze(-1) * scales.unsqueeze(-2))
 
     def mean_field(self) -> Posterior:
-        """The closest posterior without correlations, in KL(q‖p): the same mean, precisions the diagonal's."""
+        """Return the independent normals closest in KL(q‖p): with the exact means and the diagonal of the precision."""
         exact = self.exact()
         precisions = torch.linalg.inv(exact.covariance).diagonal(dim1=-2, dim2=-1)
         return Posterior(exact.mean, torch.diag_embed(1 / precisions))
 
     def prior(self) -> Posterior:
-        """What is known before the data."""
+        """Return the prior of the effective weights."""
         centre, precision = self._prior()
         scales = self._scales()
         return Posterior(centre * scales, torch.diag_embed(scales.square() / precision))
 
     def priors(self) -> dict[str, Any]:
-        """Of what is unknown, for `build`."""
+        """Return the prior of the unknown parameters, for `build`."""
         from pyro.distributions import Normal
 
         centre, precision = self._prior()
@@ -132,7 +132,7 @@ class Problem:
         return r, s, weight
 
     def _scales(self) -> Tensor:
-        """What each unknown number is multiplied by, for each member and input."""
+        """Return the known scales that turn unknown parameters into effective weights, ``[member, input]``."""
         r, s, weight = self._known()
         if self.members == 1 and self.unknown == "base":
             return torch.ones(1, NUM_INPUTS, dtype=torch.float64)
@@ -140,11 +140,11 @@ class Problem:
 
 
 def misses_of_chain(found: Tensor, posterior: Posterior) -> list[str]:
-    """Where the draws of a chain are farther from a posterior than their Monte Carlo error.
+    """Describe where the draws of a chain differ from a posterior by more than their Monte Carlo error.
 
     Args:
-        found: ``[draw, member, input]``, in the order of the chain.
-        posterior: what they should be of. Errors up to four standard errors are let pass, by effective sample size.
+        found: draws ``[draw, member, input]``, in the order of the chain.
+        posterior: the expected posterior. Up to four standard errors, by effective sample size, are accepted.
     """
     from pyro.ops.stats import effective_sample_size
 
@@ -152,7 +152,7 @@ def misses_of_chain(found: Tensor, posterior: Posterior) -> list[str]:
         return ["the chain stands still"]
     problems = []
     centred = (found - posterior.mean) / posterior.sd
-    # The standard deviations of a standard normal number and of its square.
+    # The standard deviations of a standard normal variable and of its square.
     for name, values, expected, sd in (("means", centred, 0.0, 1.0), ("variances", centred.square(), 1.0, 2**0.5)):
         errors = (values.mean(0) - expected) / sd * effective_sample_size(values[None], 0, 1).sqrt()
         if not errors.abs().max() < 4:
@@ -161,7 +161,7 @@ def misses_of_chain(found: Tensor, posterior: Posterior) -> list[str]:
 
 
 def chain_order(count: int) -> list[int]:
-    """The numbers of draws in which `spread` gives back the order of a chain."""
+    """Return the indices that put the draws given by `spread` into the order of the chain."""
     return sorted(range(count), key=lambda sample: spread(range(count), sample))
 
 
@@ -172,33 +172,33 @@ PROBLEMS = [
     Problem("ensemble, r unknown", 3, "factor"),
 ]
 
-_QUICK = (PROBLEMS[0], PROBLEMS[-1])  # one without members and one with, one of weights and one of factors
+_QUICK = (PROBLEMS[0], PROBLEMS[-1])  # a single layer with an unknown weight, and an ensemble with unknown factors
 EACH = pytest.mark.parametrize(
     "problem",
     [pytest.param(p, id=p.name, marks=() if p in _QUICK else pytest.mark.slow) for p in PROBLEMS],
 )
-"""A test of each problem, two of them slow."""
+"""Parametrise a test over all problems, two of them slow."""
 
 
 def draws(draw: Callable[[int], Callable[[Tensor], Tensor]], count: int = 4000) -> Tensor:
-    """What each draw and member multiplies the inputs by, ``[draw, member, input]``, seen from outside.
+    """Return the effective weights of each draw and member, ``[draw, member, input]``, read off predictions.
 
     Args:
-        draw: gives draw number i, as ``partial(algorithm.draw, state)``.
-        count: draws.
+        draw: returns draw number i, such as ``partial(algorithm.draw, state)``.
+        count: the number of draws.
     """
     identity = torch.eye(NUM_INPUTS, dtype=torch.float64)
     return torch.stack([draw(sample)(identity).squeeze(-1) for sample in range(count)])
 
 
 def misses(found: Tensor, posterior: Posterior, mean: float = 0.1, sd: float = 0.1) -> list[str]:
-    """Where draws have not the mean and the standard deviation of a posterior.
+    """Describe where draws do not have the mean and the standard deviation of a posterior.
 
     Args:
-        found: ``[draw, member, input]``, independent.
-        posterior: what they should be of.
-        mean: largest error of the mean, in standard deviations; four standard errors are added.
-        sd: largest relative error of the standard deviation; four standard errors are added.
+        found: independent draws ``[draw, member, input]``.
+        posterior: the expected posterior.
+        mean: the largest accepted error of the mean, in standard deviations; four standard errors are added.
+        sd: the largest accepted relative error of the standard deviation; four standard errors are added.
     """
     count = len(found)
     problems = []

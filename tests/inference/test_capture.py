@@ -1,4 +1,4 @@
-"""Captured steps: the numbers of ordinary ones, bit for bit, for every algorithm; and what is taken step by step."""
+"""Captured steps equal ordinary ones bit for bit for every algorithm, and fall back to them if capture fails."""
 
 import copy
 import logging
@@ -39,7 +39,7 @@ def run_to_the_end(run: Training) -> Training:
 
 
 @EACH
-def test_captured_steps_have_the_numbers_of_ordinary_ones(case: Case, form: Any) -> None:
+def test_captured_steps_equal_ordinary_steps_bit_for_bit(case: Case, form: Any) -> None:
     build = form_builder(case, form, norm=case.norm, dropout=0.2)
     captured, ordinary = (run_to_the_end(training(case, build, capture)) for capture in ("replay", "off"))
     assert isinstance(captured._driver, Captured)
@@ -50,14 +50,14 @@ def test_captured_steps_have_the_numbers_of_ordinary_ones(case: Case, form: Any)
     assert without_time == [{k: v for k, v in line.items() if k != "seconds"} for line in ordinary.history]
 
 
-def test_captured_steps_are_those_of_the_precision() -> None:
+def test_captured_steps_equal_ordinary_steps_in_bfloat16() -> None:
     case = CASES["ivon"]
     build = form_builder(case, FORMS["ensemble"])
     one, other = (run_to_the_end(training(case, build, way, precision="bfloat16")) for way in ("replay", "off"))
     assert differences(one.state.state_dict(), other.state.state_dict()) == []
 
 
-def test_a_captured_training_that_is_resumed_goes_on_as_it_would_have() -> None:
+def test_a_resumed_captured_training_ends_as_an_uninterrupted_one() -> None:
     case = CASES["ivon"]
     build = form_builder(case, FORMS["ensemble"], norm="batch")
     whole, first = training(case, build, "replay"), training(case, build, "replay")
@@ -65,7 +65,7 @@ def test_a_captured_training_that_is_resumed_goes_on_as_it_would_have() -> None:
     steps = first.steps()
     for _ in range(7):
         next(steps)
-    # Into one that has recorded steps of a state whose tensors the load replaces.
+    # Load into a training that has already recorded steps, on tensors that the load replaces.
     second = training(case, build, "replay")
     others = second.steps()
     for _ in range(5):
@@ -75,8 +75,8 @@ def test_a_captured_training_that_is_resumed_goes_on_as_it_would_have() -> None:
     assert differences(second.state.state_dict(), whole.state.state_dict()) == []
 
 
-def test_batches_of_several_forms_are_recorded_apart() -> None:
-    """Of 5 and of 3 rows, with weights and without; a fifth form is taken as usual."""
+def test_batches_of_different_shapes_are_recorded_separately() -> None:
+    """Batches of 5 and 3 rows, with and without weights, are recorded; a fifth form runs as ordinary steps."""
     x = torch.randn(30, 5, 3, generator=torch.Generator().manual_seed(0))
     forms = [(rows, has_weights) for rows in (5, 3) for has_weights in (False, True)] + [(1, False)]
     captured, ordinary = Captured(torch.device("cpu")), Eager()
@@ -97,7 +97,7 @@ def test_batches_of_several_forms_are_recorded_apart() -> None:
 
 
 class Branches(nn.Module):
-    """Takes another way where the mean is positive, which is read on the host."""
+    """A network that branches on the sign of the mean output, which is read on the host."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class Branches(nn.Module):
 
 
 class Counts(nn.Module):
-    """Depends on how often it was called, which is a number of the host's."""
+    """A network whose outputs depend on the number of its calls, which is counted on the host."""
 
     calls = 0
 
@@ -122,7 +122,7 @@ class Counts(nn.Module):
         return self.layer(x.flatten(1)) * (1 + Counts.calls % 7)
 
 
-def test_a_replay_that_gives_other_numbers_is_noticed_at_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_replay_with_other_results_falls_back_to_ordinary_steps(caplog: pytest.LogCaptureFixture) -> None:
     run = training(CASES["map"], lambda: Model(Counts()), "replay")
     driver = run._driver
     assert isinstance(driver, Captured)
@@ -133,7 +133,7 @@ def test_a_replay_that_gives_other_numbers_is_noticed_at_once(caplog: pytest.Log
     assert all(line["loss"] < 100 for line in run.history)
 
 
-def test_a_cpu_has_no_graphs() -> None:
+def test_capture_on_runs_ordinary_steps_on_a_cpu() -> None:
     assert isinstance(Execution("cpu", capture="on").driver, Eager)
     assert isinstance(Execution("cpu", capture="replay").driver, Captured)
 
@@ -149,7 +149,7 @@ def test_a_cpu_has_no_graphs() -> None:
         ),
     ],
 )
-def test_what_cannot_be_captured_is_taken_step_by_step_and_said(
+def test_steps_that_cannot_be_captured_run_one_by_one_and_log_the_reason(
     case: Case, build: Build, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "bayes_share.inference.step.capture"):

@@ -1,4 +1,4 @@
-"""Checkpoints are there whole or not at all, and a damaged one is known as such."""
+"""Checkpoints are written completely or not at all, and damaged ones are detected."""
 
 import errno
 import hashlib
@@ -43,11 +43,11 @@ def loaded(checkpoints: Checkpoints) -> tuple[int | None, list[str]]:
     return found and found["step"], said
 
 
-def test_where_there_is_none_there_is_none(tmp_path: Path) -> None:
+def test_an_empty_folder_loads_nothing(tmp_path: Path) -> None:
     assert loaded(saved(tmp_path)) == (None, [])
 
 
-def test_the_latest_two_are_kept_and_the_latest_is_loaded(tmp_path: Path) -> None:
+def test_the_latest_two_checkpoints_are_kept_and_the_latest_is_loaded(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, 5, 90, 100)
     assert steps(checkpoints) == [90, 100]
     assert loaded(checkpoints) == (100, [])
@@ -55,11 +55,11 @@ def test_the_latest_two_are_kept_and_the_latest_is_loaded(tmp_path: Path) -> Non
         assert hashlib.sha256(path.read_bytes()).hexdigest().startswith(path.stem.rpartition("-")[2])
 
 
-def test_two_of_the_same_step_are_told_apart_by_their_time(tmp_path: Path) -> None:
+def test_of_two_checkpoints_of_one_step_the_newer_file_is_loaded(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, 5)
     checkpoints.save(5, {**content(5), "is_finished": True})
     old, new = sorted(files(checkpoints), key=lambda path: path.stat().st_mtime_ns)
-    for seconds, path in ((100, old), (200, new)):  # clocks of file systems are coarse
+    for seconds, path in ((100, old), (200, new)):  # file system timestamps are coarse
         os.utime(path, (seconds, seconds))
     assert "is_finished" in (checkpoints.load(print) or {})
 
@@ -81,7 +81,7 @@ DAMAGES = [truncate, flip_a_bit, empty]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_one_is_passed_over_and_reported(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+def test_a_damaged_checkpoint_is_skipped_and_reported(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     checkpoints = saved(tmp_path, 5, 10)
     latest = files(checkpoints)[-1]
     latest.write_bytes(damage(latest.read_bytes()))
@@ -90,7 +90,7 @@ def test_a_damaged_one_is_passed_over_and_reported(tmp_path: Path, damage: Calla
     assert said == [f"checkpoint {latest} is damaged", f"going on from {files(checkpoints)[0]}"]
 
 
-def test_where_all_are_damaged_there_is_none(tmp_path: Path) -> None:
+def test_nothing_is_loaded_if_all_checkpoints_are_damaged(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, 5, 10)
     for path in files(checkpoints):
         path.write_bytes(b"")
@@ -100,13 +100,13 @@ def test_where_all_are_damaged_there_is_none(tmp_path: Path) -> None:
     assert said[-1] == "no checkpoint is whole: training begins anew"
 
 
-def test_a_folder_in_the_place_of_a_checkpoint_is_passed_over(tmp_path: Path) -> None:
+def test_a_folder_named_like_a_checkpoint_is_skipped(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, 5)
     (checkpoints.folder / "step-000000010-0123456789abcdef.pt").mkdir()
     assert loaded(checkpoints)[0] == 5
 
 
-def full(*_args: object, **_options: object) -> None:
+def disk_full(*_args: object, **_options: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -115,8 +115,8 @@ def interrupted(*_args: object, **_options: object) -> None:
 
 
 @pytest.mark.parametrize("place", ["os.fsync", "os.replace", "pathlib.Path.open"])
-@pytest.mark.parametrize(("failure", "error"), [(full, RunError), (interrupted, KeyboardInterrupt)])
-def test_what_stops_a_save_leaves_the_earlier_ones(
+@pytest.mark.parametrize(("failure", "error"), [(disk_full, RunError), (interrupted, KeyboardInterrupt)])
+def test_a_failed_or_interrupted_save_keeps_earlier_checkpoints(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     place: str,
@@ -136,7 +136,7 @@ def test_what_stops_a_save_leaves_the_earlier_ones(
 
 
 class Bomb:
-    """Would be noticed if it were unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -157,10 +157,10 @@ def test_a_pickled_object_is_refused_and_not_unpickled(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "exploded").exists()
     torch.load(io.BytesIO(buffer.getvalue()), weights_only=False)
-    assert (tmp_path / "exploded").exists()  # so the bomb was one
+    assert (tmp_path / "exploded").exists()  # so unpickling would have been detected
 
 
-def test_other_files_are_none_of_its_business(tmp_path: Path) -> None:
+def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, 5)
     (checkpoints.folder / "step-best.pt").write_bytes(b"mine")
     checkpoints.save(10, content(10))
@@ -169,7 +169,7 @@ def test_other_files_are_none_of_its_business(tmp_path: Path) -> None:
     assert loaded(checkpoints) == (15, [])
 
 
-def test_a_damaged_file_is_not_one_of_those_that_are_kept(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_does_not_count_as_one_of_the_two_kept(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, {"step": 1})
     checkpoints.save(5, {"step": 5})
@@ -178,7 +178,7 @@ def test_a_damaged_file_is_not_one_of_those_that_are_kept(tmp_path: Path) -> Non
     assert sorted(path.name[:14] for path in tmp_path.iterdir()) == ["step-000000001", "step-000000002"]
 
 
-def test_a_folder_in_the_place_of_an_old_checkpoint_stops_no_saving(tmp_path: Path) -> None:
+def test_a_folder_named_like_an_old_checkpoint_does_not_stop_saving(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     odd = tmp_path / f"step-{1:09d}-{'0' * 16}.pt"
     odd.mkdir()

@@ -1,4 +1,4 @@
-"""`fit` and `fit_tensors` with a folder of checkpoints: what is gone on with, and what is refused."""
+"""`fit` and `fit_tensors` with a folder of checkpoints: resuming, and what is refused."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,24 +21,24 @@ ALGORITHM = MAP(learning_rate=1e-4)
 
 
 def begun(folder: Path, **options: Any) -> Any:
-    """A training of tensors, of which all but the algorithm, the model and the data may be told."""
+    """Train on the toy tensors with checkpoints in a folder. Options override the default arguments."""
     told = {"algorithm": ALGORITHM, "model": line, "x": X, "y": Y, "num_steps": 12, "batch_size": SIZE}
     return fit_tensors(**{**told, "checkpoints": folder, **options})
 
 
-def test_what_is_finished_is_given_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_training_is_loaded_without_taking_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = begun(tmp_path).state_dict()
     monkeypatch.setattr(Training, "_take_step", lambda *_: 1 / 0)
     assert differences(begun(tmp_path, resume=True).state_dict(), expected) == []
 
 
-def test_where_nothing_is_there_it_starts(tmp_path: Path) -> None:
+def test_resume_without_checkpoints_starts_a_new_training(tmp_path: Path) -> None:
     expected = begun(tmp_path / "one").state_dict()
     assert differences(begun(tmp_path / "two", resume=True).state_dict(), expected) == []
     assert differences(begun(None).state_dict(), expected) == []  # type: ignore[arg-type]
 
 
-def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_latest_checkpoint_is_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     expected = begun(tmp_path, checkpoint_minutes=0.0).state_dict()
     latest = max(tmp_path.glob("*.pt"))
     latest.write_bytes(latest.read_bytes()[:100])
@@ -77,7 +77,7 @@ def test_checkpoints_of_another_training_are_refused(what: str, tmp_path: Path) 
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_another_loader_and_other_images_are_refused_as_far_as_is_known(tmp_path: Path) -> None:
+def test_resuming_with_another_loader_or_other_images_is_refused(tmp_path: Path) -> None:
     common: dict[str, Any] = {"epochs": 1, "progress": False, "resume": True}
     fit(ALGORITHM, line, loader(), checkpoints=tmp_path / "loader", **common)
     with pytest.raises(InputError, match="another batch_size 4, which is 5 here"):
@@ -99,19 +99,19 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_cannot_be_is_one_line(what: str, tmp_path: Path) -> None:
+def test_invalid_checkpoint_options_are_refused(what: str, tmp_path: Path) -> None:
     begun(tmp_path)
     refused, message = REFUSED[what]
     with pytest.raises(InputError, match=message):
         refused(tmp_path)
 
 
-def test_one_process_at_a_time(tmp_path: Path) -> None:
+def test_a_folder_in_use_by_another_process_is_refused(tmp_path: Path) -> None:
     with alone_in(tmp_path), pytest.raises(InputError, match="another process is working in"):
         begun(tmp_path)
 
 
-def test_nothing_is_claimed_of_an_iterable_within_an_epoch(tmp_path: Path) -> None:
+def test_an_iterable_without_a_state_is_saved_only_at_the_end_of_an_epoch(tmp_path: Path) -> None:
     taken = 0
 
     class Failing(Again):
@@ -119,7 +119,7 @@ def test_nothing_is_claimed_of_an_iterable_within_an_epoch(tmp_path: Path) -> No
             nonlocal taken
             for batch in super().__iter__():
                 taken += 1
-                if taken == 12:  # with the one that is looked at, in the middle of the second epoch
+                if taken == 12:  # in the middle of the second epoch, counting the batch checked first
                     raise OSError("gone")
                 yield batch
 
@@ -129,7 +129,7 @@ def test_nothing_is_claimed_of_an_iterable_within_an_epoch(tmp_path: Path) -> No
     assert max(tmp_path.glob("*.pt")).name.startswith("step-000000006-")
 
 
-def test_a_full_disk_is_a_line_and_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_raises_a_run_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
     def full(*_: Any) -> None:
@@ -140,7 +140,7 @@ def test_a_full_disk_is_a_line_and_leaves_what_was_there(tmp_path: Path, monkeyp
         begun(tmp_path)
 
 
-def test_parameters_that_are_no_numbers_are_not_saved(tmp_path: Path) -> None:
+def test_no_checkpoint_is_saved_after_the_loss_diverged(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="the loss is"):
         begun(tmp_path, algorithm=MAP(learning_rate=1e30, schedule="constant"), checkpoint_minutes=0.0)
     for path in tmp_path.glob("*.pt"):

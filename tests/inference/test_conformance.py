@@ -1,4 +1,4 @@
-"""What every algorithm keeps of the contract in `inference/algorithm.py`, with any form of network."""
+"""The contract in `inference/algorithm.py`, for every algorithm with every form of network."""
 
 from itertools import pairwise
 from typing import Any
@@ -31,7 +31,7 @@ def images(count: int = 40) -> Tensor:
 
 
 def modules(state: Any) -> list[nn.Module]:
-    """Every network in a state, wherever the algorithm keeps it."""
+    """Return all networks in a state, wherever the algorithm stores them."""
     found = []
     for value in vars(state).values():
         for part in value if isinstance(value, list | tuple) else [value]:
@@ -48,12 +48,12 @@ def flags(state: Any) -> list[bool]:
     return found
 
 
-def test_every_algorithm_is_tested() -> None:
+def test_every_algorithm_has_a_case() -> None:
     assert {name: type(case.algorithm) for name, case in CASES.items()} == ALGORITHMS
 
 
 @EACH
-def test_it_has_the_form_of_the_contract(case: Case, form: Form) -> None:
+def test_algorithm_and_state_have_the_contract_types_and_parameter_count(case: Case, form: Form) -> None:
     assert isinstance(case.algorithm, Inference)
     assert hash(case.algorithm) == hash(case.algorithm)
     state = training(case, form).state
@@ -64,7 +64,7 @@ def test_it_has_the_form_of_the_contract(case: Case, form: Form) -> None:
 
 
 @EACH
-def test_every_step_reports_finite_numbers_and_the_loss_falls(case: Case, form: Form) -> None:
+def test_every_step_reports_finite_scalars_and_the_loss_falls(case: Case, form: Form) -> None:
     run = training(case, form)
     infos = list(run.steps())
     assert len(infos) == run.num_steps == 30
@@ -86,7 +86,7 @@ def test_every_step_reports_finite_numbers_and_the_loss_falls(case: Case, form: 
 
 
 @EACH
-def test_the_history_is_the_mean_of_the_steps(case: Case, form: Form) -> None:
+def test_the_history_holds_the_mean_over_the_steps_of_each_epoch(case: Case, form: Form) -> None:
     run = training(case, form, epochs=2)
     infos = list(run.steps())
     parts = [infos[first : first + run.steps_per_epoch] for first in range(0, 10, run.steps_per_epoch)]
@@ -100,7 +100,7 @@ def test_the_history_is_the_mean_of_the_steps(case: Case, form: Form) -> None:
 
 
 @EACH
-def test_the_same_draw_has_the_same_answer(case: Case, form: Form) -> None:
+def test_a_draw_gives_the_same_outputs_each_time(case: Case, form: Form) -> None:
     run = trained(training(case, form, dropout=0.3), 7)
     for sample in (0, 3):
         first = case.algorithm.draw(run.state, sample)(images())
@@ -110,7 +110,7 @@ def test_the_same_draw_has_the_same_answer(case: Case, form: Form) -> None:
 
 
 @EACH
-def test_two_draws_differ_where_there_is_something_to_draw(case: Case, form: Form) -> None:
+def test_two_draws_differ_unless_the_algorithm_is_a_point_estimate(case: Case, form: Form) -> None:
     run = trained(training(case, form))
     one, other = [case.algorithm.draw(run.state, sample)(images()) for sample in (0, 1)]
     assert torch.equal(one, other) != case.is_random
@@ -118,11 +118,11 @@ def test_two_draws_differ_where_there_is_something_to_draw(case: Case, form: For
 
 @EACH
 @pytest.mark.parametrize("is_training", [True, False])
-def test_predicting_changes_nothing(case: Case, form: Form, is_training: bool) -> None:
+def test_prediction_changes_neither_state_nor_modes_nor_generator(case: Case, form: Form, is_training: bool) -> None:
     run = trained(training(case, form, dropout=0.3, norm=case.norm, sharing="member"), 3)
     for network in modules(run.state):
         network.train(is_training)
-        next(network.modules()).training = not is_training  # a mode of its own, as a frozen part has
+        next(network.modules()).training = not is_training  # its own mode, like a frozen part
         list(network.modules())[-1].training = not is_training
     before, before_flags = through_bytes(run.state.state_dict()), flags(run.state)
     generator_before = torch.get_rng_state()
@@ -137,8 +137,8 @@ def test_predicting_changes_nothing(case: Case, form: Form, is_training: bool) -
 
 @EACH
 @pytest.mark.parametrize("batch_size", [1, 39, 1000])
-def test_the_batch_size_of_prediction_changes_nothing(case: Case, form: Form, batch_size: int) -> None:
-    # Not a training, whose images are of float32.
+def test_predictions_do_not_depend_on_the_prediction_batch_size(case: Case, form: Form, batch_size: int) -> None:
+    # The steps are taken here, since Training uses float32 images.
     build = form_builder(case, form, norm=case.norm, dropout=0.2, dtype=torch.float64)
     state = case.algorithm.init(build, len(digits().train), 30)
     x, y = train_batch(digits(), torch.arange(case.batch_size))
@@ -152,7 +152,7 @@ def test_the_batch_size_of_prediction_changes_nothing(case: Case, form: Form, ba
 
 
 @EACH
-def test_a_state_read_back_goes_on_bit_for_bit(case: Case, form: Form) -> None:
+def test_a_loaded_state_continues_bit_for_bit(case: Case, form: Form) -> None:
     run = training(case, form, norm=case.norm)
     batch = train_batch(digits(), torch.arange(case.batch_size))
     for step in range(3):
@@ -184,7 +184,7 @@ def test_members_differ_after_training(case: Case) -> None:
 
 
 @CASE
-def test_members_with_equal_factors_are_equal(case: Case) -> None:
+def test_members_with_equal_factors_give_equal_outputs(case: Case) -> None:
     algorithm = case.quiet or case.split or case.algorithm
     state = algorithm.init(builder(3, init="ones", dtype=torch.float64, widths=case.widths), 240, 10)
     logits = predict(algorithm, state, images().double())[0]
@@ -196,7 +196,7 @@ def test_members_with_equal_factors_are_equal(case: Case) -> None:
 
 
 @SPLIT
-def test_members_that_begin_equal_differ_where_each_has_its_own_part_of_the_batch(case: Case) -> None:
+def test_equal_members_differ_after_training_with_feed_split(case: Case) -> None:
     assert case.split is not None
     run = Training(case.split, builder(3, init="ones"), batches_of(digits(), 48), 2)
     logits = predict(case.split, trained(run).state, images())[0].unflatten(0, (case.networks, 3))
@@ -204,7 +204,7 @@ def test_members_that_begin_equal_differ_where_each_has_its_own_part_of_the_batc
 
 
 @EACH
-def test_the_seed_decides_every_number(case: Case, form: Form) -> None:
+def test_equal_seeds_give_equal_states_and_other_seeds_other_states(case: Case, form: Form) -> None:
     runs = [trained(training(case, form, seed=seed, dropout=0.2), 4).state.state_dict() for seed in (1, 1, 2)]
     assert differences(runs[0], runs[1]) == []
     assert differences(runs[0], runs[2])

@@ -1,4 +1,4 @@
-"""A deep ensemble is its networks, each trained as if it were alone."""
+"""A deep ensemble trains each of its networks as if it were alone."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,13 +36,13 @@ NETWORKS = 3
 
 
 def initial(size: int) -> list[Model]:
-    """The networks as the training starts them: one after the other from the key of initialisation."""
+    """Return the networks as the training initialises them: one after the other with the key "init"."""
     with seeded(5, "init"):
         return [builder(size)() for _ in range(NETWORKS)]
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_its_networks_are_what_they_would_be_alone(size: int) -> None:
+def test_each_network_equals_one_that_is_trained_alone(size: int) -> None:
     data = digits("crop")
     together = trained(
         Training(DeepEnsemble(of=MAP(), networks=NETWORKS), builder(size), batches_of(data, 48), 2, seed=5)
@@ -60,13 +60,13 @@ def test_its_networks_are_what_they_would_be_alone(size: int) -> None:
     assert together.state.num_parameters == sum(run.state.num_parameters for run in alone)
 
 
-def test_its_networks_start_apart() -> None:
+def test_networks_start_with_different_weights() -> None:
     state = DeepEnsemble(networks=2).init(builder(), 240, 10)
     one, other = [network.model.network.layers[1].weight for network in state.networks]
     assert (one - other).abs().max() > 0.1
 
 
-def test_one_model_is_not_enough_for_several_networks() -> None:
+def test_several_networks_require_a_function_that_builds_the_model() -> None:
     model, data = builder()(), digits()
     with pytest.raises(InputError, match="hand in a function that builds the model"):
         fit(DeepEnsemble(networks=2), model, data, epochs=1, batch_size=48, progress=False)
@@ -78,7 +78,7 @@ def test_one_model_is_not_enough_for_several_networks() -> None:
 
 
 @pytest.mark.parametrize("networks", [0, -1])
-def test_there_is_at_least_one_network(networks: int) -> None:
+def test_fewer_than_one_network_is_refused(networks: int) -> None:
     with pytest.raises(InputError, match="from 1 to 10,000 networks"):
         DeepEnsemble(networks=networks)
 
@@ -86,7 +86,7 @@ def test_there_is_at_least_one_network(networks: int) -> None:
 @pytest.mark.parametrize(
     "take", [predict, predict_with_features, lambda algorithm, state, x: posterior_samples(algorithm, state)]
 )
-def test_states_of_another_algorithm_are_refused_in_deep_ensembles_too(take: Any) -> None:
+def test_states_of_another_algorithm_are_refused(take: Any) -> None:
     x, y = torch.randn(6, 4), torch.arange(6) % 2
     single, several = (
         fit_tensors(algorithm, lambda: Model(torch.nn.Linear(4, 2)), x, y, 1)
@@ -105,7 +105,9 @@ def test_states_of_another_algorithm_are_refused_in_deep_ensembles_too(take: Any
     ("options", "message"),
     [({"num_samples": 0}, "at least 1 draw, not 0"), ({"batch_size": 0}, "at least 1 input at a time, not 0")],
 )
-def test_predictions_of_nothing_are_refused(take: Any, options: dict[str, int], message: str) -> None:
+def test_predict_refuses_zero_draws_a_zero_batch_size_and_arrays(
+    take: Any, options: dict[str, int], message: str
+) -> None:
     x = torch.randn(6, 4)
     state = fit_tensors(MAP(), Model(torch.nn.Linear(4, 2)), x, torch.arange(6) % 2, 1)
     with pytest.raises(InputError, match=message):
@@ -116,7 +118,7 @@ def test_predictions_of_nothing_are_refused(take: Any, options: dict[str, int], 
 
 @pytest.mark.parametrize("algorithm", [DeepEnsemble(), DeepEnsemble(of=SVI()), NUTS(chains=2)])
 @pytest.mark.parametrize("what", ["model", "network", "layer"])
-def test_networks_that_would_be_one_are_refused(algorithm: Inference[Any], what: str) -> None:
+def test_a_builder_that_reuses_parameters_is_refused(algorithm: Inference[Any], what: str) -> None:
     layer = nn.Linear(4, 10)
     network = nn.Sequential(layer)
     model = Model(network)
@@ -125,14 +127,14 @@ def test_networks_that_would_be_one_are_refused(algorithm: Inference[Any], what:
         algorithm.init(build[what], 8, 3)
 
 
-def test_networks_may_have_a_frozen_part_in_common() -> None:
+def test_networks_may_share_a_frozen_part() -> None:
     backbone = nn.Linear(4, 9).requires_grad_(False)
     state = DeepEnsemble(networks=2).init(lambda: Model(nn.Sequential(backbone, nn.Linear(9, 10))), 8, 3)
     assert state.networks[0].model.network[0] is state.networks[1].model.network[0]
 
 
 @pytest.mark.parametrize(("of", "tempering"), [(SGHMC(keep=6, temperature=0.5), "temperature 0.5"), (NUTS(), None)])
-def test_of_chains_it_is_chains(of: Inference[Any], tempering: str | None) -> None:
+def test_a_deep_ensemble_of_chains_is_a_chain(of: Inference[Any], tempering: str | None) -> None:
     algorithm = DeepEnsemble(of=of, networks=2)
     assert algorithm.is_chain
     assert algorithm.tempering(240) == tempering
@@ -144,7 +146,7 @@ def test_of_chains_it_is_chains(of: Inference[Any], tempering: str | None) -> No
 
 @dataclass(frozen=True, init=False)
 class Watched(MAP):
-    """Says what it is asked to do."""
+    """Records the calls of its hooks."""
 
     calls: Any = field(default_factory=list)
 
@@ -160,7 +162,7 @@ class Watched(MAP):
 
 @dataclass(frozen=True)
 class Around(Composed[Any]):
-    """Nothing but a training."""
+    """A minimal composed algorithm with one training."""
 
     of: Watched
 
@@ -185,7 +187,7 @@ class Around(Composed[Any]):
         lambda of: DeepEnsemble(of=SWAG(point=of), networks=1),
     ],
 )
-def test_what_is_composed_has_its_trainings_do_all_that_they_do(around: Any) -> None:
+def test_composed_algorithms_call_check_after_step_and_finish_of_the_inner_one(around: Any) -> None:
     watched = Watched()
     x, y = torch.randn(8, 4), torch.arange(8)
     fit_tensors(around(watched), lambda: Model(torch.nn.Sequential(nn.Linear(4, 9), nn.Linear(9, 10))), x, y, 2)

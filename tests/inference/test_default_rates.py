@@ -1,4 +1,4 @@
-"""Default learning rates: those of classes, divided by the steepness of a likelihood of numbers or counts."""
+"""Default learning rates: the one for classes, divided by the steepness of likelihoods for regression and counts."""
 
 import logging
 from collections.abc import Callable
@@ -33,14 +33,14 @@ NOISY: dict[str, Callable[[], Likelihood]] = {
 }
 
 
-def line() -> tuple[Tensor, Tensor]:
+def linear_data() -> tuple[Tensor, Tensor]:
     torch.manual_seed(0)
     x = torch.randn(40, 3)
     return x, x @ torch.tensor([1.0, -2.0, 0.5]) + 0.1 * torch.randn(40)
 
 
 def is_quick(name: str, noise: str, standardise: bool) -> bool:
-    """Whether it is not slow: every likelihood by MAP, and every algorithm under a predicted noise."""
+    """Return whether a case is not slow: every likelihood with MAP, and every algorithm with predicted noise."""
     return not standardise and (name == "map" or noise == "predicted")
 
 
@@ -51,18 +51,19 @@ def is_quick(name: str, noise: str, standardise: bool) -> bool:
         for case in product(RATED, NOISY, (False, True))
     ],
 )
-def test_defaults_learn_a_line_to_its_noise(name: str, noise: str, standardise: bool) -> None:
-    x, y = line()
+def test_default_rates_fit_a_line_to_its_noise_level(name: str, noise: str, standardise: bool) -> None:
+    x, y = linear_data()
     algorithm, outputs = RATED[name], 1 if noise == "learned" else 2
     steps = 2000 if name == "sgld" else 800
     state = fit_tensors(
         algorithm, lambda: Model(nn.Linear(3, outputs), NOISY[noise]()), x, y, steps, standardise=standardise
     )
     found = predictive(algorithm, state, x, 8)
-    assert (found.mean - y).square().mean().sqrt() < 0.25  # it was 10, or the training stopped
+    # Without scaled rates the error is about 10, or the training diverges.
+    assert (found.mean - y).square().mean().sqrt() < 0.25
 
 
-def test_defaults_learn_large_counts() -> None:
+def test_default_rates_fit_large_counts() -> None:
     torch.manual_seed(0)
     x = torch.randn(60, 2)
     mean = (6 + 0.5 * x[:, 0]).exp()
@@ -72,7 +73,7 @@ def test_defaults_learn_large_counts() -> None:
 
 @pytest.mark.parametrize("algorithm", [MAP, SWAG, SGHMC, SGLD, LastLayerLaplace])
 @pytest.mark.parametrize("likelihood", [Categorical, Bernoulli])
-def test_classes_have_the_rate_that_they_had(algorithm: Any, likelihood: Callable[[], Likelihood]) -> None:
+def test_the_default_rate_for_classification_is_0_1(algorithm: Any, likelihood: Callable[[], Likelihood]) -> None:
     torch.manual_seed(0)
     x, network = torch.randn(20, 3), nn.Linear(3, 2)
     y = (x[:, 0] > 0).long() if likelihood is Categorical else (x[:, :2] > 0).float()
@@ -84,8 +85,8 @@ def test_classes_have_the_rate_that_they_had(algorithm: Any, likelihood: Callabl
 
 
 @pytest.mark.parametrize("algorithm", [MAP, SGHMC, SGLD])
-def test_a_rate_that_is_given_is_taken_as_it_is(algorithm: Any) -> None:
-    x, y = line()
+def test_a_given_learning_rate_is_not_scaled(algorithm: Any) -> None:
+    x, y = linear_data()
     training = Training(
         algorithm(learning_rate=1e-3), lambda: Model(nn.Linear(3, 1), Gaussian(0.1)), batches_of((x, y)), 1
     )
@@ -93,7 +94,7 @@ def test_a_rate_that_is_given_is_taken_as_it_is(algorithm: Any) -> None:
 
 
 @pytest.mark.parametrize("name", [*NOISY, "known", "poisson"])
-def test_steepness_is_the_second_derivative_over_that_of_a_class(name: str) -> None:
+def test_steepness_is_the_second_derivative_relative_to_classification(name: str) -> None:
     likelihood = {**NOISY, "known": lambda: Gaussian(0.5), "poisson": Poisson}[name]()
     outputs = torch.randn(2, 5, 2 if name in ("predicted", "student") else 1)
     targets = torch.tensor([[0, 1, 2, 30, 400]]).expand(2, 5)
@@ -108,7 +109,7 @@ def test_steepness_is_the_second_derivative_over_that_of_a_class(name: str) -> N
 
 @pytest.mark.parametrize("algorithm", [SGHMC(burn_in=0.5), SGLD(burn_in=0.5)])
 def test_the_rate_of_a_chain_is_fixed_once_samples_are_kept(algorithm: SGHMC | SGLD) -> None:
-    x, y = line()
+    x, y = linear_data()
     training = Training(
         algorithm, lambda: Model(nn.Linear(3, 1), Gaussian(0.3, learned=True)), batches_of((x, y)), num_steps=40
     )
@@ -124,8 +125,8 @@ def test_the_rate_of_a_chain_is_fixed_once_samples_are_kept(algorithm: SGHMC | S
     assert float(again.state.slowing) == found[-1]
 
 
-def test_a_training_that_made_things_worse_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    x, y = line()
+def test_a_training_that_increased_the_loss_logs_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    x, y = linear_data()
     for rate, is_told in ((5.0, True), (0.01, False)):
         caplog.clear()
         with caplog.at_level(logging.WARNING):

@@ -1,4 +1,4 @@
-"""Distillation: its terms against ones written out, its perturbation against finite differences, and its teachers."""
+"""Distillation: its loss against an explicit formula, its perturbation against finite differences, its teachers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +46,7 @@ TEMPERATURE, ALPHA, STEP = 3.0, 0.7, 1 / 255
 
 
 def net(outputs: int = CLASSES, scale: float = 3.0) -> nn.Sequential:
-    """Without a norm, and with outputs that tell inputs apart."""
+    """Return an MLP without norms, whose outputs differ clearly between inputs."""
     made = nn.Sequential(nn.Flatten(), nn.Linear(CHANNELS * SIZE**2, 16), nn.Tanh(), nn.Linear(16, outputs)).double()
     with torch.no_grad():
         made[-1].weight.mul_(scale)
@@ -54,7 +54,7 @@ def net(outputs: int = CLASSES, scale: float = 3.0) -> nn.Sequential:
 
 
 MEAN, STD = torch.tensor([[0.4, 0.5, 0.6], [0.2, 0.25, 0.4]]).double()
-"""Of the channels, in pixels."""
+"""The mean and standard deviation of each channel, in units of pixels."""
 
 
 def normalised(p: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ def images(count: int) -> Tensor:
     ("likelihood", "outputs"), [(Categorical(), CLASSES), (Bernoulli(), 2), (Gaussian(0.3, learned=True), 2)]
 )
 @pytest.mark.parametrize("feed", ["tile", "split"])
-def test_a_copy_of_the_student_has_nothing_to_teach(
+def test_a_student_equal_to_its_teacher_has_zero_loss_and_gradients(
     members: int, perturbation: str, likelihood: Likelihood, outputs: int, feed: Feed
 ) -> None:
     network = net(outputs)
@@ -91,10 +91,10 @@ def test_a_copy_of_the_student_has_nothing_to_teach(
     assert max(float(gradient.abs().max()) for gradient in gradients) < 1e-12
 
 
-def written_out(
+def explicit_loss(
     model: Model, teachers: list[nn.Module], clean: Tensor, moved: Tensor, y: Tensor, weights: Tensor, taught: Any
 ) -> Tensor:
-    """The loss, example by example; ``taught[m][i]`` are the teachers of member m for its example i, which is row i."""
+    """Return the loss, summed over examples. ``taught[m]`` lists the rows of member m, each with its teachers."""
     total, of_all = torch.zeros(()).double(), torch.zeros(()).double()
     for member, of_member in enumerate(taught):
         for row, own in of_member:
@@ -114,17 +114,22 @@ def written_out(
 
 ROWS = 8
 PLANS: dict[str, tuple[int, int, Feed, Any]] = {
-    "3 by 2": (3, 2, "tile", [[(row, [teacher]) for row in range(ROWS)] for teacher in (0, 1, 0)]),
-    "one by 3": (1, 3, "tile", [[(row, [0, 1, 2]) for row in range(ROWS)]]),
-    "2 by 4, in turn": (2, 4, "tile", [[(row, [m if row < 4 else m + 2]) for row in range(ROWS)] for m in (0, 1)]),
-    "2 by 3, in turn": (
+    "3 members, 2 teachers": (3, 2, "tile", [[(row, [teacher]) for row in range(ROWS)] for teacher in (0, 1, 0)]),
+    "1 member, 3 teachers": (1, 3, "tile", [[(row, [0, 1, 2]) for row in range(ROWS)]]),
+    "2 members, 4 teachers": (
+        2,
+        4,
+        "tile",
+        [[(row, [m if row < 4 else m + 2]) for row in range(ROWS)] for m in (0, 1)],
+    ),
+    "2 members, 3 teachers": (
         2,
         3,
         "tile",
         [list(enumerate([t] for t in own)) for own in ((0, 0, 2, 2, 2, 1, 1, 1), (1, 1, 0, 0, 0, 2, 2, 2))],
     ),
-    "2 by 2, each its part": (2, 2, "split", [[(row + 4 * m, [m]) for row in range(4)] for m in (0, 1)]),
-    "2 by 4, each its part": (
+    "2 members, 2 teachers, split": (2, 2, "split", [[(row + 4 * m, [m]) for row in range(4)] for m in (0, 1)]),
+    "2 members, 4 teachers, split": (
         2,
         4,
         "split",
@@ -135,7 +140,9 @@ PLANS: dict[str, tuple[int, int, Feed, Any]] = {
 
 @pytest.mark.parametrize(("members", "count", "feed", "taught"), PLANS.values(), ids=PLANS)
 @pytest.mark.parametrize("perturbation", ["none", "confident_ods"])
-def test_the_loss_is_the_one_written_out(members: int, count: int, feed: Feed, taught: Any, perturbation: str) -> None:
+def test_the_loss_equals_the_explicit_formula(
+    members: int, count: int, feed: Feed, taught: Any, perturbation: str
+) -> None:
     teachers: list[nn.Module] = [net() for _ in range(count)]
     model = Model(net() if members == 1 else ensemble(net(), members, "random_sign"))
     x, y, weights = images(ROWS), torch.randint(CLASSES, (ROWS,)), torch.rand(ROWS).double()
@@ -144,7 +151,7 @@ def test_the_loss_is_the_one_written_out(members: int, count: int, feed: Feed, t
         terms = objective.terms(lambda x: (model(x, feed), model.likelihood), model, Batch(x, y, weights), feed)
     with seeded("u"):
         moved = x if perturbation == "none" else objective.perturbed(x, model.likelihood)
-    expected = written_out(model, teachers, x, moved, y, weights, taught)
+    expected = explicit_loss(model, teachers, x, moved, y, weights, taught)
     torch.testing.assert_close(terms.loss, expected, rtol=1e-12, atol=0)
     usual = NegativeLogLikelihood().terms(
         lambda x: (model(x, feed), model.likelihood), model, Batch(x, y, weights), feed
@@ -152,7 +159,7 @@ def test_the_loss_is_the_one_written_out(members: int, count: int, feed: Feed, t
     assert torch.equal(terms.log_lik, usual.log_lik)
 
 
-def test_one_network_learns_the_mixture_of_its_teachers() -> None:
+def test_the_gradient_of_one_network_is_that_of_the_mixture_of_teachers() -> None:
     teachers, model, x = [net() for _ in range(3)], Model(net()), images(6)
     objective = distillation(teachers_of(teachers), 1.0, "none")
     loss = objective.terms(lambda x: (model(x), model.likelihood), model, Batch(x, torch.zeros(6).long()), "tile").loss
@@ -163,8 +170,8 @@ def test_one_network_learns_the_mixture_of_its_teachers() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
-def test_what_is_not_known_is_not_taught() -> None:
-    """A position whose target is `ignore_index` has no part in the divergence."""
+def test_positions_with_ignored_targets_do_not_count() -> None:
+    """A position whose target is `ignore_index` does not contribute to the divergence."""
     student, teacher = nn.Linear(4, 6).double(), nn.Linear(4, 6).double()
     network, other = (nn.Sequential(each, nn.Unflatten(1, (3, 2))) for each in (student, teacher))
     model = Model(network, Categorical(class_axis=1, ignore_index=-1))
@@ -184,8 +191,8 @@ def objective_of(teacher: nn.Module, u: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 @pytest.mark.parametrize("perturbation", ["ods", "confident_ods"])
-def test_the_perturbation_is_along_the_gradient_and_as_long_as_it_says(perturbation: str) -> None:
-    """By finite differences in pixels, for each of two teachers on its part of the batch; nothing is clipped."""
+def test_the_perturbation_follows_the_gradient_with_the_given_length(perturbation: str) -> None:
+    """Compare with finite differences in pixels, for two teachers with half of the batch each, without clipping."""
     teachers = [net(), net()]
     p = 0.3 + 0.4 * torch.rand(6, CHANNELS, SIZE, SIZE).double()
     with seeded("u"):
@@ -198,7 +205,7 @@ def test_the_perturbation_is_along_the_gradient_and_as_long_as_it_says(perturbat
         value, gradient, small = objective_of(teacher, u[number]), torch.zeros_like(mine), 1e-6
         for place in range(mine[0].numel()):
             away = torch.zeros_like(mine).flatten(1)
-            for row in range(3):  # one row at a time: rows do not touch one another, but their values are summed
+            for row in range(3):  # one row at a time: rows are independent, but their values are summed
                 away.zero_()
                 away[row, place] = small
                 change = value(mine + away.view_as(mine)) - value(mine - away.view_as(mine))
@@ -213,8 +220,8 @@ def test_the_perturbation_is_along_the_gradient_and_as_long_as_it_says(perturbat
         torch.testing.assert_close(found, direction * length[:, None], rtol=1e-5, atol=1e-8)
 
 
-def test_perturbed_images_are_images() -> None:
-    """Clipped in pixels, and otherwise the step that there is without clipping."""
+def test_perturbed_images_are_clipped_to_valid_pixels() -> None:
+    """The result is the unclipped step, clipped to the range of pixels."""
     teachers, p = teachers_of(net()), torch.rand(40, CHANNELS, SIZE, SIZE).round().double()
     with seeded("u"):
         found = distillation(teachers).perturbed(normalised(p), Categorical())
@@ -228,14 +235,14 @@ def test_perturbed_images_are_images() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_a_teacher_that_says_the_same_of_all_moves_nothing() -> None:
+def test_a_constant_teacher_perturbs_nothing() -> None:
     teacher = net(scale=0.0)
     x = images(4)
     torch.testing.assert_close(distillation(teachers_of(teacher)).perturbed(x, Categorical()), x, rtol=0, atol=1e-15)
 
 
-def test_a_sure_teacher_moves_images_as_far_as_ods_says() -> None:
-    """Its gradients are too small to be squared."""
+def test_a_confident_teacher_perturbs_by_the_full_step_length() -> None:
+    """Its gradients are so small that their squares underflow."""
     teacher = net(scale=1.0).float()
     with torch.no_grad():
         teacher[-1].bias.copy_(torch.tensor([170.0, 0.0, 0.0, 0.0, 0.0]))
@@ -245,7 +252,7 @@ def test_a_sure_teacher_moves_images_as_far_as_ods_says() -> None:
 
 
 class Reader(nn.Module):
-    """A network of a dict: tokens, and how much of each."""
+    """A network with dict inputs: tokens, and optionally an amount of each."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -257,8 +264,8 @@ class Reader(nn.Module):
 
 
 @pytest.mark.parametrize("has_amounts", [False, True])
-def test_whole_numbers_stay_as_they_are(has_amounts: bool) -> None:
-    """And what lies beside them is perturbed in its own units."""
+def test_integer_inputs_are_not_perturbed(has_amounts: bool) -> None:
+    """Floating-point inputs in the same dict are perturbed in their own units."""
     x = {"words": torch.randint(7, (12, 3))} | ({"amounts": torch.rand(12, 3)} if has_amounts else {})
     y, seen = torch.randint(CLASSES, (12,)), []
     algorithm = Distill(of=MAP(learning_rate=0.01)).taught_by([Reader(), Reader()])
@@ -282,11 +289,11 @@ def test_whole_numbers_stay_as_they_are(has_amounts: bool) -> None:
 
 
 def mixed() -> nn.Module:
-    """With a batch norm and dropout, in training mode."""
+    """Return a network with batch norm and dropout, in training mode."""
     return builder(dropout=0.4, norm="batch", widths=(32,))().network.train()
 
 
-def test_teachers_stay_as_they_are_and_are_no_part_of_the_student() -> None:
+def test_teachers_are_unchanged_and_not_part_of_the_students_state() -> None:
     teachers = [mixed(), ensemble(mixed(), 2, "normal")]
     before = [through_bytes(teacher.state_dict()) for teacher in teachers]
     algorithm = Distill().taught_by(teachers, digits())
@@ -314,7 +321,7 @@ def outputs(teachers: Teachers, x: Tensor) -> Tensor:
     return torch.cat([teacher(x) for teacher in teachers]).detach()
 
 
-def test_whatever_a_teacher_is_its_members_teach_what_they_say() -> None:
+def test_every_kind_of_teacher_gives_the_outputs_of_its_members() -> None:
     data = digits()
     x = data.normalise(data.test.images)
     deep = DeepEnsemble(networks=2)
@@ -329,7 +336,7 @@ def test_whatever_a_teacher_is_its_members_teach_what_they_say() -> None:
 
 
 @pytest.mark.parametrize("algorithm", [IVON(), SVI(), SWAG(num_snapshots=3), SGHMC()])
-def test_draws_of_a_posterior_are_further_teachers(algorithm: Inference[Any]) -> None:
+def test_each_posterior_draw_is_a_teacher(algorithm: Inference[Any]) -> None:
     data = digits()
     x = data.normalise(data.test.images)
     state = fit(algorithm, builder(2), data, 1, 48, progress=False)
@@ -338,7 +345,7 @@ def test_draws_of_a_posterior_are_further_teachers(algorithm: Inference[Any]) ->
 
 
 @pytest.mark.parametrize("algorithm", [MAP(), MCDropout()])
-def test_a_point_teaches_once(algorithm: Inference[Any]) -> None:
+def test_a_point_estimate_gives_one_teacher_per_member(algorithm: Inference[Any]) -> None:
     state = fit(algorithm, builder(2), digits(), 1, 48, progress=False)
     x = digits().normalise(digits().test.images)
     found = outputs(teachers_of((algorithm, state), 3), x)
@@ -346,7 +353,7 @@ def test_a_point_teaches_once(algorithm: Inference[Any]) -> None:
 
 
 class Sure(nn.Module):
-    """Says the class of the largest number, and nothing of how it comes to it."""
+    """Returns one-hot outputs, which have no gradient with respect to the inputs."""
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.one_hot(x.flatten(1)[:, :10].argmax(1), 10).to(x.dtype)
@@ -367,13 +374,13 @@ class Sure(nn.Module):
         (Model(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), Bernoulli()), "has the likelihood Bernoulli, and the"),
     ],
 )
-def test_what_cannot_teach_is_one_line(teacher: Any, message: str) -> None:
+def test_an_invalid_teacher_is_refused_in_one_line(teacher: Any, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         fit(Distill(), builder(), digits(), 1, 48, progress=False, teacher=teacher)
     assert "\n" not in str(caught.value)
 
 
-def test_a_distillation_without_a_teacher_is_one_line() -> None:
+def test_distill_requires_a_teacher_and_map_refuses_one() -> None:
     with pytest.raises(InputError, match="distillation requires a teacher"):
         fit(Distill(), builder(), digits(), 1, 48, progress=False)
     with pytest.raises(InputError, match="distillation requires a teacher"):
@@ -399,7 +406,7 @@ def test_a_distillation_without_a_teacher_is_one_line() -> None:
         (lambda: Distill(teacher_draws=0), "teacher_draws must be from 1 to 10,000, and is 0"),
     ],
 )
-def test_options_that_cannot_be_are_one_line(make: Callable[[], object], message: str) -> None:
+def test_invalid_options_are_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
 
@@ -408,7 +415,7 @@ def test_options_that_cannot_be_are_one_line(make: Callable[[], object], message
 
 
 @pytest.mark.parametrize("algorithm", [MAP(), IVON()])
-def test_without_a_part_of_the_teachers_it_is_the_inner_algorithm(algorithm: Inference[Any]) -> None:
+def test_alpha_0_equals_the_inner_algorithm(algorithm: Inference[Any]) -> None:
     plain = fit(algorithm, builder(3), digits("crop"), 2, 48, progress=False)
     distilled = fit(
         Distill(of=algorithm, alpha=0.0), builder(3), digits("crop"), 2, 48, progress=False, teacher=mixed()
@@ -419,7 +426,7 @@ def test_without_a_part_of_the_teachers_it_is_the_inner_algorithm(algorithm: Inf
 @pytest.mark.parametrize(
     "of", [SVI(learning_rate=1e-2, kl_weight=1e-3), IVON(hess_init=5.0), SWAG(), MCDropout(), LastLayerLaplace()]
 )
-def test_other_algorithms_are_taught_too(of: Inference[Any]) -> None:
+def test_other_algorithms_can_be_distilled_and_report_their_tempering(of: Inference[Any]) -> None:
     algorithm, data = Distill(of=of, alpha=0.5), digits()
     state = fit(algorithm, builder(2), data, 4, 48, progress=False, teacher=mixed())
     assert predict(algorithm, state, data.normalise(data.test.images), 2).shape == (2, 2, 50, 10)
@@ -429,15 +436,14 @@ def test_other_algorithms_are_taught_too(of: Inference[Any]) -> None:
     assert algorithm.not_drawn() == of.not_drawn()
 
 
-def test_networks_of_a_deep_ensemble_may_have_one_teacher() -> None:
-    """Each is the student that it would be alone."""
+def test_a_student_in_a_deep_ensemble_equals_one_trained_alone() -> None:
     algorithm = Distill().taught_by(mixed(), digits())
     deep = fit(DeepEnsemble(of=algorithm, networks=1), builder(2), digits(), 1, 48, progress=False)
     alone = fit(algorithm, builder(2), digits(), 1, 48, progress=False)
     assert differences(deep.networks[0].state_dict(), alone.state_dict()) == []
 
 
-def test_a_student_learns_what_its_teachers_say_and_not_the_labels() -> None:
+def test_with_alpha_1_a_student_learns_its_teachers_and_not_the_labels() -> None:
     data = digits()
     x = data.normalise(data.train.images)
     teacher = fit(MAP(), builder(), data, 10, 48, progress=False).model
@@ -447,7 +453,7 @@ def test_a_student_learns_what_its_teachers_say_and_not_the_labels() -> None:
     assert float(agree.float().mean()) > 0.95
 
 
-def test_a_training_goes_on_with_its_own_teacher_alone(tmp_path: Path) -> None:
+def test_a_distillation_resumes_with_the_same_teacher_only(tmp_path: Path) -> None:
     teacher, other = builder()(), builder()()
     data, build = digits("crop"), builder(3)
     whole = fit(Distill(), build, data, 4, 48, progress=False, teacher=teacher)

@@ -1,4 +1,4 @@
-"""The divergence of guides from priors: against torch's closed forms, or the mean of a large sample."""
+"""The KL divergence of guides from priors, against torch's closed forms or Monte Carlo estimates."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from bayes_share.inference.methods.svi.divergence import Divergence
 from bayes_share.inference.methods.svi.guides import Delta, MeanField, Piece, support_of
 from bayes_share.sharing.kinds import ParameterKind
 
-SHAPE = (3, 2)  # of a site; of members that have one of shape [2] each
+SHAPE = (3, 2)  # of a shared site; or of three members, with a site of shape [2] each
 
 
 def numbers(*values: float) -> Tensor:
@@ -33,8 +33,8 @@ PRIORS: dict[str, Any] = {
     "uniform": dist.Uniform(numbers(-2.0, -1.0), numbers(2.0, 3.0)),
     "beta": dist.Beta(numbers(2.0), numbers(3.0)),
 }
-LIGHT = ("normal", "laplace", "mixture")
-OF_BOUNDED = ("log-normal", "half-cauchy", "gamma", "uniform", "beta")
+LIGHT_TAILED = ("normal", "laplace", "mixture")
+BOUNDED = ("log-normal", "half-cauchy", "gamma", "uniform", "beta")
 
 
 def prior_of(name: str) -> Any:
@@ -58,8 +58,8 @@ def divergence_of(guide: Any, scale: float = 1.0) -> Divergence:
     return Divergence(guide, {name: prior_of(name) for name in names}, dict.fromkeys(names, scale))
 
 
-def of_values(guide: Any, name: str) -> Any:
-    """The distribution of a site's values themselves, as torch has it."""
+def site_distribution(guide: Any, name: str) -> Any:
+    """Return torch's distribution of a site's values under the guide."""
     (piece,) = [piece for piece in guide.pieces if piece.name == name]
     family = dist.Cauchy if guide.family == "cauchy" else dist.Normal
     base = family(guide.loc.reshape(SHAPE), guide.scale.reshape(SHAPE))
@@ -68,15 +68,15 @@ def of_values(guide: Any, name: str) -> Any:
 
 @pytest.mark.parametrize("name", PRIORS)
 @pytest.mark.parametrize("family", ["normal", "cauchy"])
-def test_it_is_the_divergence_of_every_pair(family: str, name: str) -> None:
-    if family == "cauchy" and (name in LIGHT or name in OF_BOUNDED):
-        return  # refused: see below, and test_guides.py
+def test_the_divergence_of_every_guide_and_prior_is_correct(family: str, name: str) -> None:
+    if family == "cauchy" and (name in LIGHT_TAILED or name in BOUNDED):
+        return  # refused: see test_an_infinite_divergence_is_refused and test_guides.py
     guide = guide_of(family, [name])
     divergence, prior = divergence_of(guide), prior_of(name)
     torch.manual_seed(0)
     found = torch.stack([divergence(guide, guide()) for _ in range(1500)]).detach()
     if (family, name) in (("normal", "normal"), ("cauchy", "cauchy")):
-        expected = kl_divergence(of_values(guide, name), prior.base_dist).sum().detach()
+        expected = kl_divergence(site_distribution(guide, name), prior.base_dist).sum().detach()
         torch.testing.assert_close(found, expected.expand_as(found), rtol=1e-10, atol=1e-10)
         return
     if name == "log-normal":
@@ -85,7 +85,7 @@ def test_it_is_the_divergence_of_every_pair(family: str, name: str) -> None:
         torch.testing.assert_close(found, expected.expand_as(found), rtol=1e-10, atol=1e-10)
         return
     with torch.no_grad():
-        q = of_values(guide, name)
+        q = site_distribution(guide, name)
         values = q.sample((40_000,))
         terms = (q.log_prob(values) - prior.base_dist.log_prob(values)).sum((1, 2))
     error = float((terms.var() / len(terms) + found.var() / len(found)).sqrt())
@@ -94,7 +94,7 @@ def test_it_is_the_divergence_of_every_pair(family: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PRIORS)
-def test_of_points_it_is_the_negative_log_density(name: str) -> None:
+def test_the_divergence_of_a_delta_guide_is_the_negative_log_prior(name: str) -> None:
     guide = guide_of("delta", [name])
     value = guide.values(guide.loc)[name]
     assert bool(prior_of(name).support.check(value))
@@ -103,7 +103,7 @@ def test_of_points_it_is_the_negative_log_density(name: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["normal", "delta"])
-def test_sites_side_by_side_add_up(family: str) -> None:
+def test_the_divergence_is_the_sum_over_sites(family: str) -> None:
     names = list(PRIORS)
     guide = guide_of(family, names)
     torch.manual_seed(0)
@@ -121,7 +121,7 @@ def test_sites_side_by_side_add_up(family: str) -> None:
 
 @pytest.mark.parametrize("family", ["normal", "delta"])
 @pytest.mark.parametrize("name", PRIORS)
-def test_what_is_a_members_own_is_averaged(name: str, family: str) -> None:
+def test_the_divergence_of_member_parameters_is_averaged_over_members(name: str, family: str) -> None:
     shared, own = guide_of(family, [name]), guide_of(family, [name], "factor")
     with torch.no_grad():
         for mine, theirs in zip(own.parameters(), shared.parameters(), strict=True):
@@ -133,14 +133,14 @@ def test_what_is_a_members_own_is_averaged(name: str, family: str) -> None:
     torch.testing.assert_close(averaged, once / 3, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", LIGHT)
+@pytest.mark.parametrize("name", LIGHT_TAILED)
 def test_an_infinite_divergence_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=f"divergence of a cauchy guide from the prior of {name} is infinite"):
         divergence_of(guide_of("cauchy", [name]))
 
 
 @pytest.mark.parametrize("name", ["normal", "laplace", "half-cauchy", "uniform"])
-def test_its_gradient_is_that_of_its_mean(name: str) -> None:
+def test_the_gradient_equals_finite_differences_of_the_mean(name: str) -> None:
     guide = guide_of("normal", [name])
     divergence = divergence_of(guide)
 

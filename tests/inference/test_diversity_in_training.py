@@ -1,4 +1,4 @@
-"""How far members differ is in the history, and a training that ends with near copies says so."""
+"""The history reports how much members differ, and a training that ends with near copies logs it."""
 
 import logging
 from dataclasses import replace
@@ -20,7 +20,7 @@ from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
 
 
-def test_the_history_has_the_differences_of_the_members() -> None:
+def test_the_history_has_the_pairwise_disagreement_and_kl_of_the_members() -> None:
     algorithm = DeepEnsemble(MAP(learning_rate=0.01), 3)
     training = trained(Training(algorithm, builder(), batches_of(digits(), 48), 1))
     probs = training.predict(training.data.validation)[0].double().softmax(-1)
@@ -34,7 +34,7 @@ def test_the_history_has_the_differences_of_the_members() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_one_network_and_outputs_that_are_no_classes_have_none(size: int) -> None:
+def test_single_networks_and_regression_have_no_disagreement_in_the_history(size: int) -> None:
     net = nn.Linear(2, 1)
     model = Model(ensemble(net, 2, "normal"), Gaussian(10.0)) if size == 2 else Model(net, Gaussian(10.0))
     training = Training(
@@ -48,7 +48,7 @@ def test_one_network_and_outputs_that_are_no_classes_have_none(size: int) -> Non
 NOTHING = MadeDifferent()
 
 
-def line(error: float, disagreement: float, in_training: float = 0.01) -> dict[str, Any]:
+def history_line(error: float, disagreement: float, in_training: float = 0.01) -> dict[str, Any]:
     return {
         "train_accuracy": 1 - in_training,
         "validation_accuracy": 1 - error,
@@ -70,14 +70,16 @@ def line(error: float, disagreement: float, in_training: float = 0.01) -> dict[s
         (0.476, 0.395, False),
     ],
 )
-def test_near_copies_are_told_from_what_was_measured(error: float, disagreement: float, is_said: bool) -> None:
-    assert (near_copies(line(error, disagreement), 5000, 4, NOTHING) is not None) is is_said
+def test_near_copies_are_detected_in_measured_errors_and_disagreements(
+    error: float, disagreement: float, is_said: bool
+) -> None:
+    assert (near_copies(history_line(error, disagreement), 5000, 4, NOTHING) is not None) is is_said
 
 
-def test_few_errors_say_nothing() -> None:
+def test_near_copies_are_not_reported_with_too_few_errors() -> None:
     for examples, errors in ((20, 5), (143, 4), (5000, 0), (10, 10)):
-        assert near_copies(line(errors / examples, 0.0), examples, 4, NOTHING) is None
-    assert near_copies(line(0.5, 0.0), 100, 4, NOTHING) is not None
+        assert near_copies(history_line(errors / examples, 0.0), examples, 4, NOTHING) is None
+    assert near_copies(history_line(0.5, 0.0), 100, 4, NOTHING) is not None
     assert near_copies({"validation_nll": 1.0}, 100, 4, NOTHING) is None
 
 
@@ -85,15 +87,17 @@ def test_few_errors_say_nothing() -> None:
     ("error", "disagreement", "in_training"),
     [(0.24, 0.042, 0.191), (0.207, 0.0522, 0.179), (0.2, 0.0478, 0.133), (0.233, 0.0533, 0.116)],
 )
-def test_members_that_agree_on_noisy_labels_are_no_near_copies(
+def test_agreement_on_noisy_labels_is_not_reported_as_near_copies(
     error: float, disagreement: float, in_training: float
 ) -> None:
-    """As BatchEnsembles and deep ensembles come to on a table of which a fifth of the labels are noise."""
-    assert near_copies(line(error, disagreement, in_training), 150, 4, NOTHING) is None
+    """Measured with BatchEnsembles and deep ensembles on a table in which a fifth of the labels are noise."""
+    assert near_copies(history_line(error, disagreement, in_training), 150, 4, NOTHING) is None
 
 
-def test_nobody_is_advised_what_they_have() -> None:
-    all_said = [near_copies(line(0.5, 0.0), 100, 4, MadeDifferent(*have)) for have in product((False, True), repeat=3)]
+def test_the_advice_leaves_out_options_already_in_use() -> None:
+    all_said = [
+        near_copies(history_line(0.5, 0.0), 100, 4, MadeDifferent(*have)) for have in product((False, True), repeat=3)
+    ]
     words = ("random_sign", "feed", "own)")
     for have, said in zip(product((False, True), repeat=3), all_said, strict=True):
         assert said is not None
@@ -111,13 +115,13 @@ def test_nobody_is_advised_what_they_have() -> None:
         ({"init": {"0": "random_sign", "*": "ones"}}, MadeDifferent(has_signs=True)),
     ],
 )
-def test_what_members_have_is_seen_in_the_network(options: dict[str, Any], made: MadeDifferent) -> None:
+def test_sources_of_diversity_are_detected_in_the_network(options: dict[str, Any], made: MadeDifferent) -> None:
     net = nn.Sequential(nn.Linear(30, 40), nn.ReLU(), nn.Linear(40, 3))
     assert MadeDifferent.of(ensemble(net, 4, **options), has_data=False) == made
 
 
-def noisy() -> Data:
-    """Digits of which half have a label at random, so that there are errors."""
+def with_noisy_labels() -> Data:
+    """Return digits with random labels for half of the validation images, so that there are errors."""
     data = digits()
     random = torch.Generator().manual_seed(0)
     labels = data.validation.labels.clone()
@@ -134,12 +138,12 @@ def noisy() -> Data:
         (DeepEnsemble(MAP(), 2), {}, False),
     ],
 )
-def test_a_training_that_ends_with_near_copies_says_so_once(
+def test_a_training_that_ends_with_near_copies_logs_it_once(
     algorithm: Inference[Any], options: dict[str, Any], is_said: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "bayes_share")
-    training = Training(algorithm, builder(**options), batches_of(noisy(), 48), 5)
-    # Members that have learned little may agree on little: they are judged by what they came to.
+    training = Training(algorithm, builder(**options), batches_of(with_noisy_labels(), 48), 5)
+    # Members that have learned little may disagree: only the end of the training counts.
     trained(training)
     said = [record.getMessage() for record in caplog.records if "near copies" in record.getMessage()]
     assert len(said) == is_said

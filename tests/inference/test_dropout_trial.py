@@ -1,4 +1,4 @@
-"""The trial before training: draws of MC dropout differ, drop all that training drops, and treat all examples alike."""
+"""The trial of MC dropout before training: draws must differ, drop all that training drops, and share one mask."""
 
 import logging
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
 
 X = torch.randn(12, 4, 6, generator=torch.Generator().manual_seed(0))
-"""``[example, time, feature]``."""
+"""Inputs, ``[example, time, feature]``."""
 Y = torch.arange(12) % 3
 
 
@@ -28,7 +28,7 @@ def fitted(net: nn.Module, x: Tensor = X, rate: float = 0.1) -> Any:
 
 
 class Classifier(nn.Module):
-    """Features of each time step by `inner`, and classes from their mean."""
+    """Classify the mean over time of the features computed by `inner`."""
 
     def __init__(self, inner: nn.Module, size: int = 6) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Classifier(nn.Module):
 
 
 class FusedAttention(nn.Module):
-    """Attention as timm writes it: the dropout module is there for its probability alone."""
+    """Attention as in timm: the dropout module only holds the probability and is not called."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class FusedAttention(nn.Module):
 
 
 class Calling(nn.Module):
-    """A linear layer, and a function of its outputs and of the training mode."""
+    """A linear layer, followed by a function of its outputs and of the training mode."""
 
     def __init__(self, function: Callable[[Tensor, bool], Tensor]) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Calling(nn.Module):
 
 
 class OwnAttention(nn.Module):
-    """`torch.nn.functional.multi_head_attention_forward` called by hand."""
+    """Attention that calls `torch.nn.functional.multi_head_attention_forward` directly."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ FUNCTIONS: dict[str, Callable[[Tensor, bool], Tensor]] = {
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_dropping_by_a_function_is_refused_before_the_first_step(name: str) -> None:
+def test_functional_dropout_is_refused_before_the_first_step(name: str) -> None:
     function = name.removeprefix("torch ").replace("always on", "dropout")
     with pytest.raises(InputError, match=rf"^inner applies dropout by {function}, .*use nn.Dropout modules") as caught:
         fitted(Classifier(Calling(FUNCTIONS[name])))
@@ -111,11 +111,11 @@ OFF = (
 
 
 @pytest.mark.parametrize("function", OFF)
-def test_a_function_that_drops_nothing_is_fine(function: Callable[[Tensor, bool], Tensor]) -> None:
+def test_functional_dropout_that_drops_nothing_is_accepted(function: Callable[[Tensor, bool], Tensor]) -> None:
     predict(MCDropout(), fitted(Classifier(Calling(function))), X, 2)
 
 
-def test_the_functions_that_drop_are_those_of_torch() -> None:
+def test_all_dropout_functions_of_torch_are_known() -> None:
     known = {function.__name__ for function in _RATES}
     there = {
         name
@@ -124,12 +124,12 @@ def test_the_functions_that_drop_are_those_of_torch() -> None:
         and not name.startswith(("_", "fused"))
         and callable(getattr(F, name, getattr(torch, name, 0)))
     }
-    assert there - known == {"native_dropout"}  # which the others call
+    assert there - known == {"native_dropout"}  # called by the others
 
 
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("strategy", ["tile", "loop"])
-def test_attention_that_only_reads_the_probability_is_refused(members: int, strategy: Any) -> None:
+def test_attention_that_only_reads_the_dropout_probability_is_refused(members: int, strategy: Any) -> None:
     net: nn.Module = Classifier(FusedAttention(0.5))
     net = net if members == 1 else ensemble(net, members, init="normal", strategy=strategy)
     with pytest.raises(
@@ -139,12 +139,12 @@ def test_attention_that_only_reads_the_probability_is_refused(members: int, stra
     predict(MCDropout(), fitted(Classifier(nn.Sequential(FusedAttention(0.0), nn.Dropout(0.5)))), X, 2)
 
 
-def test_attention_by_hand_is_refused() -> None:
+def test_a_direct_call_of_functional_attention_is_refused() -> None:
     with pytest.raises(InputError, match=r"^inner\.1 applies dropout by multi_head_attention_forward"):
         fitted(Classifier(nn.Sequential(nn.Linear(6, 6), OwnAttention())))
 
 
-def test_an_ensemble_of_networks_with_dropout_is_tried_too() -> None:
+def test_the_trial_runs_for_deep_ensembles_of_mc_dropout() -> None:
     algorithm = DeepEnsemble(of=MCDropout(), networks=2)
     with pytest.raises(InputError, match=r"^inner applies dropout by dropout"):
         fit_tensors(algorithm, lambda: Model(Classifier(Calling(FUNCTIONS["dropout"]))), X, Y, 1)
@@ -165,10 +165,10 @@ class Own(nn.Dropout):
 
 
 class Renamed(nn.Dropout):
-    """With the forward of torch."""
+    """A subclass that keeps the forward of torch."""
 
 
-def test_a_subclass_is_known_by_its_forward() -> None:
+def test_a_dropout_subclass_is_accepted_unless_it_overrides_forward() -> None:
     with pytest.raises(InputError, match=r"^inner\.1 is a Own, which MC dropout does not know: use nn\.Dropout"):
         fitted(Classifier(nn.Sequential(nn.Linear(6, 6), Own(0.3))))
     found = predict(MCDropout(), fitted(Classifier(nn.Sequential(nn.Linear(6, 6), Renamed(0.3)))), X, 2)
@@ -176,7 +176,7 @@ def test_a_subclass_is_known_by_its_forward() -> None:
 
 
 class Unused(nn.Module):
-    """Dropout that is not called, or whose output is thrown away."""
+    """Dropout that is not called, or whose output is discarded."""
 
     def __init__(self, is_called: bool) -> None:
         super().__init__()
@@ -192,22 +192,22 @@ class Unused(nn.Module):
 
 @pytest.mark.parametrize("inner", [Unused(True), Unused(False), nn.Sequential(nn.Linear(6, 6), nn.Dropout(1.0))])
 @pytest.mark.parametrize("noise", [False, True])
-def test_draws_that_are_all_the_same_are_refused(inner: nn.Module, noise: bool) -> None:
-    if noise:  # which is there in every draw, and does not come from it
+def test_dropout_that_does_not_change_the_outputs_is_refused(inner: nn.Module, noise: bool) -> None:
+    if noise:  # which is in every draw, and not due to dropout
         inner = nn.Sequential(inner, Calling(lambda x, on: x + torch.randn_like(x)))
     with pytest.raises(InputError, match=r"all draws of MC dropout are equal: dropout at inner\.[\w.]+ does not"):
         fitted(Classifier(inner))
 
 
 @pytest.mark.parametrize("rate", [1e-9, 0.999])
-def test_a_head_that_begins_at_zero_and_a_rate_that_hardly_ever_differs_are_fine(rate: float) -> None:
+def test_a_zero_head_and_extreme_dropout_rates_are_accepted(rate: float) -> None:
     net = Classifier(nn.Sequential(nn.Linear(6, 6), nn.Dropout(rate)))
     nn.init.zeros_(net.head.weight)
     fitted(net)
 
 
 class TimeFirst(nn.Module):
-    """A GRU over ``[time, batch, feature]``, with dropout of its outputs there."""
+    """A GRU over ``[time, batch, feature]``, with dropout of its outputs in that layout."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -220,19 +220,19 @@ class TimeFirst(nn.Module):
 
 @pytest.mark.parametrize("time", [4, 12, 5])
 @pytest.mark.parametrize("examples", [1, 2, 12])
-def test_masks_over_another_axis_than_the_batch_are_refused(time: int, examples: int) -> None:
+def test_dropout_where_the_batch_is_not_the_first_axis_is_refused(time: int, examples: int) -> None:
     x = X.repeat(1, 3, 1)[:examples, :time]
     with pytest.raises(InputError, match=r"require examples on the first axis, but at inner\.drop"):
         fitted(Classifier(TimeFirst()), x)
 
 
-def test_the_place_that_is_wrong_is_named() -> None:
+def test_the_error_names_the_module_with_the_wrong_axis() -> None:
     net = Classifier(nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.2), TimeFirst(), nn.Dropout(0.2)))
     with pytest.raises(InputError, match=r"but at inner\.2\.drop the mask of an example depends"):
         fitted(net, X.repeat(1, 3, 1))
 
 
-def test_an_example_has_the_same_draw_whatever_is_beside_it() -> None:
+def test_a_draw_does_not_depend_on_the_other_examples_of_a_batch() -> None:
     net = Classifier(nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.5)))
     state = fitted(net)
     close(predict(MCDropout(), state, X, 3), predict(MCDropout(), state, X, 3, batch_size=1), 1e-6)
@@ -244,7 +244,7 @@ def test_a_probability_of_one_drops_everything() -> None:
     state = MCDropout().init(lambda: Model(net), 10, 1)
     found = MCDropout().draw(state, 0)(X[:, 0])[0]
     assert torch.equal(found, last.bias.detach().expand(12, 3))
-    assert torch.equal(found, net.train()(X[:, 0]).detach())  # as torch has it
+    assert torch.equal(found, net.train()(X[:, 0]).detach())  # as in torch
 
 
 class DropPath(nn.Module):
@@ -266,7 +266,9 @@ class DropPath(nn.Module):
     ],
 )
 @pytest.mark.parametrize("members", [1, 2])
-def test_other_randomness_of_training_is_said(noisy: nn.Module, name: str | None, members: int, caplog: Any) -> None:
+def test_other_randomness_in_training_mode_logs_a_warning(
+    noisy: nn.Module, name: str | None, members: int, caplog: Any
+) -> None:
     net: nn.Module = Classifier(nn.Sequential(nn.Linear(6, 6), noisy, nn.Dropout(0.2)))
     net = net if members == 1 else ensemble(net, members, init="normal", strategy="loop")
     with caplog.at_level(logging.WARNING):
@@ -282,7 +284,7 @@ def test_other_randomness_of_training_is_said(noisy: nn.Module, name: str | None
 
 
 @pytest.mark.parametrize("members", [1, 3])
-def test_the_trial_changes_nothing(members: int) -> None:
+def test_the_trial_changes_no_state_mode_hook_or_generator(members: int) -> None:
     net: nn.Module = Classifier(nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(4), nn.Dropout(0.2)))
     net.inner[1].eval()  # type: ignore[index, union-attr]
     net = net if members == 1 else ensemble(net, members, init="normal")

@@ -1,4 +1,4 @@
-"""Early stopping on validation data: where it stops, what the state is then, and that it goes on after a stop."""
+"""Early stopping on validation data: the epoch where it stops, the returned state, and resuming."""
 
 import itertools
 import math
@@ -39,8 +39,8 @@ def training(algorithm: Any = FAST, patience: int | None = 2, epochs: int = 40, 
     )
 
 
-def by_hand(algorithm: Any, patience: int, epochs: int) -> tuple[int, int, Any, list[float]]:
-    """After how many epochs a loop written by hand stops, which was the best, its state, and the NLLs."""
+def explicit_loop(algorithm: Any, patience: int, epochs: int) -> tuple[int, int, Any, list[float]]:
+    """Return the number of epochs of an explicit loop, the best epoch, its state, and the validation NLLs."""
     run = training(algorithm, None, epochs)
     best, at, state, nlls = math.inf, -1, None, []
     for info in run.steps():
@@ -59,8 +59,8 @@ def by_hand(algorithm: Any, patience: int, epochs: int) -> tuple[int, int, Any, 
 
 @pytest.mark.parametrize("algorithm", [FAST, DeepEnsemble(FAST, 2)], ids=["map", "deep ensemble"])
 @pytest.mark.parametrize("patience", [1, 2, 4])
-def test_it_stops_where_a_loop_by_hand_does_and_has_the_best_state(algorithm: Any, patience: int) -> None:
-    epochs, best, state, nlls = by_hand(algorithm, patience, 40)
+def test_the_stopping_epoch_and_state_equal_those_of_an_explicit_loop(algorithm: Any, patience: int) -> None:
+    epochs, best, state, nlls = explicit_loop(algorithm, patience, 40)
     assert 1 < epochs < 40
     run = trained(training(algorithm, patience))
     assert len(run.history) == epochs
@@ -71,20 +71,20 @@ def test_it_stops_where_a_loop_by_hand_does_and_has_the_best_state(algorithm: An
     assert best == epochs - 1 - patience
 
 
-def test_where_it_never_stops_the_state_is_still_that_of_the_best_epoch() -> None:
-    epochs, best, state, _ = by_hand(FAST, 100, 12)
+def test_the_best_epochs_state_is_returned_even_if_training_never_stops_early() -> None:
+    epochs, best, state, _ = explicit_loop(FAST, 100, 12)
     assert (epochs, best < 11) == (12, True)
     assert differences(trained(training(patience=100, epochs=12)).state.state_dict(), state) == []
 
 
-def test_without_patience_the_state_is_the_last() -> None:
+def test_without_patience_the_last_state_is_returned() -> None:
     run = trained(training(patience=None, epochs=12))
     assert len(run.history) == 12
     assert "stopping" not in run.state_dict()
     assert differences(run.state.state_dict(), trained(training(patience=100, epochs=12)).state.state_dict())
 
 
-def test_a_training_that_was_stopped_stops_early_at_the_same_place() -> None:
+def test_a_resumed_training_stops_early_at_the_same_step() -> None:
     expected = trained(training(patience=3))
     assert expected.step < 200
     for at in (1, 5, 7, expected.step - 6, expected.step - 5, expected.step - 1, expected.step):
@@ -110,7 +110,7 @@ def test_the_best_state_is_a_copy() -> None:
     assert stopping.is_over
 
 
-def test_images_stop_on_their_own_validation_images() -> None:
+def test_image_data_stop_early_on_their_own_validation_split() -> None:
     history: list[Any] = []
     algorithm = MAP(learning_rate=3.0, momentum=0.0, schedule="constant", clip_norm=1.0)
     fit(algorithm, builder(), digits(), 60, 48, progress=False, patience=1, report=history.append)
@@ -126,7 +126,7 @@ def test_images_stop_on_their_own_validation_images() -> None:
     ids=["tensors", "loader", "list"],
 )
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_data_may_be_validated_on_any(kind: str, validation: Any) -> None:
+def test_any_kind_of_training_data_accepts_any_kind_of_validation_data(kind: str, validation: Any) -> None:
     make, told = KINDS[kind]
     history: list[Any] = []
     algorithm = SVI(learning_rate=1e-3)
@@ -136,7 +136,7 @@ def test_any_data_may_be_validated_on_any(kind: str, validation: Any) -> None:
     assert set(history[-1]) == {"epoch", "loss", "train_nll", "validation_nll", "learning_rate", "seconds"}
 
 
-def test_classes_have_accuracies_and_without_validation_there_are_no_scores_of_it() -> None:
+def test_the_history_has_accuracies_and_validation_scores_only_if_validated() -> None:
     history: list[Any] = []
     labels = (X[:, 0] > 10).long()
     model = Model(torch.nn.Linear(2, 2))
@@ -161,6 +161,6 @@ def test_classes_have_accuracies_and_without_validation_there_are_no_scores_of_i
         ({"validation": iter([(X, Y)])}, "validation data: a list_iterator can be gone through only once"),
     ],
 )
-def test_what_cannot_be_is_one_line(options: dict[str, Any], message: str) -> None:
+def test_invalid_patience_or_validation_data_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         fit(MAP(), build, (X, Y), 1, SIZE, progress=False, **options)

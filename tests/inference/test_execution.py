@@ -1,4 +1,4 @@
-"""Devices, precision, memory format and compilation."""
+"""`Execution`: devices, precision and memory format."""
 
 from typing import Any
 
@@ -26,12 +26,12 @@ def training(size: int, execution: Execution, name: str = "lenet") -> Training:
         ({"precision": "bfloat"}, "unknown precision 'bfloat': did you mean 'bfloat16'"),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_nearest(options: dict[str, Any], message: str) -> None:
+def test_an_unknown_name_is_refused_with_a_suggestion(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Execution(**options)
 
 
-def test_cuda_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_is_refused_if_it_is_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(InputError, match="sees no CUDA device here; use 'cpu' or 'auto'"):
         Execution(device="cuda")
@@ -58,7 +58,7 @@ def test_precision_and_memory_format_change_only_the_rounding(size: int, options
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_channels_last_is_where_images_and_convolutions_lie(size: int) -> None:
+def test_channels_last_applies_to_images_and_convolution_weights(size: int) -> None:
     run = training(size, Execution(**CPU, channels_last=True))
     weights = [value for value in run.state.model.parameters() if value.ndim == 4 and min(value.shape[1:]) > 1]
     assert weights

@@ -1,4 +1,4 @@
-"""The factors that each draw of each algorithm predicts with."""
+"""`factor_draws` returns the factors that each draw of each algorithm predicts with."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def images() -> Tensor:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_their_shapes(name: str) -> None:
+def test_factor_draws_have_the_expected_shapes(name: str) -> None:
     case = CASES[name]
     run = trained(case_training(case, form_builder(case, FORMS["ensemble"]), digits(), 2))
     found = factor_draws(case.algorithm, run.state, 4)
@@ -33,14 +33,14 @@ def test_their_shapes(name: str) -> None:
 
 
 @CASE
-def test_a_network_without_factors_has_none(case: Case) -> None:
+def test_a_network_without_factors_has_no_factor_draws(case: Case) -> None:
     run = trained(case_training(case, form_builder(case, FORMS["single"]), digits(), 1), 2)
     assert factor_draws(case.algorithm, run.state, 2) == {}
 
 
 @pytest.mark.parametrize("name", ["map", "svi", "ivon", "swag", "sghmc", "deep-ensemble", "nuts"])
-def test_they_are_those_that_predict(name: str) -> None:
-    """The network with each draw's factors written into it, and all else of the draw, predicts what the draw does."""
+def test_predictions_with_the_drawn_factors_equal_those_of_the_draw(name: str) -> None:
+    """The network with a draw's factors, and all other values of the draw, predicts what the draw does."""
     case = CASES[name]
     run = trained(case_training(case, form_builder(case, FORMS["ensemble"], norm="none"), digits(), 2))
     expected = predict(case.algorithm, run.state, images(), 2)
@@ -63,7 +63,7 @@ def test_they_are_those_that_predict(name: str) -> None:
         torch.testing.assert_close(torch.cat(outputs).detach(), expected[draw])
 
 
-def test_an_ensemble_of_posteriors_has_the_members_of_each() -> None:
+def test_a_deep_ensemble_concatenates_the_members_of_its_networks() -> None:
     of = CASES["svi"].algorithm
     case = Case(DeepEnsemble(of=of, networks=2))
     run = trained(case_training(case, builder(3), digits(), 1))
@@ -75,7 +75,7 @@ def test_an_ensemble_of_posteriors_has_the_members_of_each() -> None:
 
 @pytest.mark.parametrize("num_kept", [1, 2, 7, 16])
 @pytest.mark.parametrize("num_samples", [1, 3, 7, 40])
-def test_the_order_of_the_chain(num_kept: int, num_samples: int) -> None:
+def test_chain_order_sorts_the_distinct_draws_in_time(num_kept: int, num_samples: int) -> None:
     given = [spread(range(num_kept), sample) for sample in range(num_samples)]
     ordered = [given[sample] for sample in chain_order(num_kept, num_samples)]
     assert ordered == sorted(set(given))

@@ -1,4 +1,4 @@
-"""Features are what each member's last layer sees, whatever the algorithm and the way of computing."""
+"""Features are the inputs of each member's last layer, whatever the algorithm and the strategy."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,7 +28,7 @@ def images() -> Tensor:
 
 @CASE
 @ALL
-def test_every_algorithm_gives_the_features_of_its_logits(case: Case, form: Form) -> None:
+def test_every_algorithm_returns_features_with_its_logits(case: Case, form: Form) -> None:
     run = trained(case_training(case, form_builder(case, form), digits(), 1))
     x = images()
     logits, features = predict_with_features(case.algorithm, run.state, x, num_samples=3, batch_size=17)
@@ -48,7 +48,7 @@ def test_every_algorithm_gives_the_features_of_its_logits(case: Case, form: Form
 
 
 @CASE
-def test_the_mean_over_draws_is_that_of_the_draws(case: Case) -> None:
+def test_features_are_averaged_over_draws(case: Case) -> None:
     run = trained(case_training(case, form_builder(case, FORMS["ensemble"]), digits(), 1))
     one, two = [predict_with_features(case.algorithm, run.state, images(), num_samples=count)[1] for count in (1, 2)]
     assert one is not None
@@ -65,7 +65,7 @@ def network() -> nn.Sequential:
 
 @pytest.mark.parametrize("strategy", ["tile", "loop", "auto"])
 @pytest.mark.parametrize("way", ["auto", "activations", "weights"])
-def test_all_ways_of_computing_give_the_features_of_the_folded_members(strategy: str, way: str) -> None:
+def test_every_strategy_gives_the_features_of_the_folded_members(strategy: str, way: str) -> None:
     made = ensemble(network(), 3, strategy=strategy, init="normal", way=way)
     state = MAP().init(lambda: Model(made), 10, 10)
     x = images()
@@ -78,7 +78,7 @@ def test_all_ways_of_computing_give_the_features_of_the_folded_members(strategy:
     assert not _global_forward_pre_hooks
 
 
-def test_members_that_are_alike_have_features_each() -> None:
+def test_equal_members_each_have_features() -> None:
     made = ensemble(network(), 2, init="ones", strategy="loop")
     algorithm = MAP(feed="split")
     features = predict_with_features(algorithm, algorithm.init(lambda: Model(made), 10, 10), images())[1]
@@ -109,14 +109,14 @@ class Convolutional(nn.Module):
 
 @pytest.mark.parametrize("kind", [Scaled, Convolutional])
 @pytest.mark.parametrize("size", [1, 3])
-def test_without_a_last_linear_layer_there_are_none(kind: type[nn.Module], size: int) -> None:
+def test_a_network_without_a_last_linear_layer_has_no_features(kind: type[nn.Module], size: int) -> None:
     made = kind() if size == 1 else ensemble(kind(), size, init="normal")
     logits, features = predict_with_features(MAP(), MAP().init(lambda: Model(made), 10, 10), images())
     assert logits.shape == (1, size, 40, 10)
     assert features is None
 
 
-def test_of_a_run_they_are_of_normalised_images() -> None:
+def test_features_of_a_training_are_computed_from_normalised_images() -> None:
     data = digits()
     run = Training(MAP(), partial(Model, network()), batches_of(data, 48), 1)
     logits, features = run.predict_with_features(data.test.images, 2)
@@ -127,7 +127,7 @@ def test_of_a_run_they_are_of_normalised_images() -> None:
     torch.testing.assert_close(features[0], expected)
 
 
-def test_a_compiled_network_and_autocast_give_them_too() -> None:
+def test_a_compiled_network_under_autocast_gives_the_same_features() -> None:
     execution = replace(
         Training(MAP(), partial(Model, network()), batches_of(digits(), 48), 1).execution, precision="bfloat16"
     )
@@ -142,7 +142,7 @@ def test_a_compiled_network_and_autocast_give_them_too() -> None:
 
 
 class Headed(nn.Module):
-    """A body, two layers that compute the same, and what is done with them."""
+    """A body, two heads with equal weights, and a function that uses them."""
 
     def __init__(self, use: Callable[["Headed", Tensor], Tensor], outputs: int = 3) -> None:
         super().__init__()
@@ -173,12 +173,12 @@ def sorted_inside(net: Headed, h: Tensor) -> Tensor:
 
 
 def twin_first(net: Headed, h: Tensor) -> Tensor:
-    net.twin(h.roll(1, 0)).roll(-1, 0)  # the same numbers, of other inputs
+    net.twin(h.roll(1, 0)).roll(-1, 0)  # the same values, from other inputs
     return net.head(h)
 
 
 FOUND: dict[str, Callable[[Headed, Tensor], Tensor]] = {
-    "as it is": lambda net, h: net.head(h),
+    "unchanged": lambda net, h: net.head(h),
     "float64": lambda net, h: net.head(h).double(),
     "float16": lambda net, h: net.head(h).half(),
     "bfloat16": lambda net, h: net.head(h).bfloat16(),
@@ -190,14 +190,14 @@ FOUND: dict[str, Callable[[Headed, Tensor], Tensor]] = {
     "the last of several positions": lambda net, h: net.head(torch.stack([2 * h.flip(0), h.flip(1), h], 1))[:, -1],
     "with a constant": lambda net, h: net.head(h) + torch.tensor([1e3, 0.0, -2.0]),
     "with a constant in place": shifted_in_place,
-    "its inputs overwritten": inputs_overwritten,
-    "bounded far above": lambda net, h: net.head(h).clamp(-30, 30),
+    "inputs overwritten": inputs_overwritten,
+    "clamped": lambda net, h: net.head(h).clamp(-30, 30),
     "rows in the reverse order": lambda net, h: net.head(h.flip(0)).flip(0),
     "rows sorted inside": sorted_inside,
     "a layer with equal outputs before": twin_first,
     "another head after": lambda net, h: (net.head(h), net.twin(h.flip(1)))[0],
-    "called by name": lambda net, h: net.head(input=h),
-    "called before, too": lambda net, h: (net.head(h.flip(1)), net.head(h))[1],
+    "called with a keyword": lambda net, h: net.head(input=h),
+    "called twice": lambda net, h: (net.head(h.flip(1)), net.head(h))[1],
 }
 
 MEMBERS = pytest.mark.parametrize(("size", "strategy"), [(1, "auto"), (3, "tile"), (3, "loop")])
@@ -219,11 +219,11 @@ def bodies(made: nn.Module, x: Tensor, size: int) -> Tensor:
 @MEMBERS
 @pytest.mark.parametrize("zero", [False, True])
 @pytest.mark.parametrize("name", FOUND)
-def test_the_last_layer_is_found_by_what_the_network_does_with_it(
+def test_the_last_layer_is_found_if_its_outputs_are_rearranged_or_shifted(
     name: str, zero: bool, size: int, strategy: Any
 ) -> None:
     if name == "rows sorted inside" and strategy == "tile":
-        return  # the rows of all members are one batch, of which each member would get others
+        return  # the rows of all members are sorted as one batch, which mixes the members
     net = Headed(FOUND[name])
     if zero:
         for layer in (net.head, net.twin):
@@ -236,12 +236,12 @@ def test_the_last_layer_is_found_by_what_the_network_does_with_it(
 
 
 @pytest.mark.parametrize("zero", [False, True])
-def test_an_order_that_the_trial_does_not_show_is_seen_in_the_batch(zero: bool) -> None:
+def test_features_are_right_if_only_rows_of_later_batches_are_reordered(zero: bool) -> None:
     net = Headed(sorted_inside)
     if zero:
         nn.init.zeros_(net.head.weight)
     x = torch.randn(21, 4)
-    x[:2] = x[:2][net.body(x[:2])[:, 0].argsort()]  # in order already
+    x[:2] = x[:2][net.body(x[:2])[:, 0].argsort()]  # already in order in the trial, which uses two rows
     features = features_of(net, x, 1, "auto")[1]
     assert features is not None
     torch.testing.assert_close(features, bodies(net, x, 1))
@@ -257,7 +257,7 @@ OTHERS: dict[str, Callable[[Headed, Tensor], Tensor]] = {
     "scaled in place": lambda net, h: net.head(h).mul_(-10),
     "the sum of two": lambda net, h: net.head(h) + net.twin(2 * h),
     "side by side": lambda net, h: torch.cat([net.head(h)[:, :2], net.twin(h)[:, 2:]], 1),
-    "added to what is not constant": lambda net, h: net.head(h) + h[:, :3],
+    "plus a function of the inputs": lambda net, h: net.head(h) + h[:, :3],
     "centred over the batch": lambda net, h: net.head(h) - net.head(h).mean(0),
     "shifted a little by the batch": shifted_by_the_batch,
     "rectified": lambda net, h: (net.head(h) + 5).relu(),
@@ -270,11 +270,11 @@ OTHERS: dict[str, Callable[[Headed, Tensor], Tensor]] = {
 
 @MEMBERS
 @pytest.mark.parametrize("name", OTHERS)
-def test_outputs_that_are_not_those_of_a_row_of_one_layer_have_no_features(name: str, size: int, strategy: Any) -> None:
+def test_outputs_that_are_not_rows_of_one_linear_layer_have_no_features(name: str, size: int, strategy: Any) -> None:
     assert features_of(Headed(OTHERS[name]), torch.randn(21, 4), size, strategy)[1] is None
 
 
-def test_of_two_layers_with_equal_outputs_the_last_one_gives_them() -> None:
+def test_of_two_layers_with_equal_outputs_the_last_gives_the_features() -> None:
     net = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 3, bias=False))
     nn.init.eye_(net[1].weight)
     x = torch.randn(21, 4)
@@ -283,12 +283,12 @@ def test_of_two_layers_with_equal_outputs_the_last_one_gives_them() -> None:
     torch.testing.assert_close(features[0], F.normalize(net[0](x), dim=-1).detach())
 
 
-def test_a_network_that_takes_one_batch_size_alone_has_features() -> None:
+def test_a_network_with_a_fixed_batch_size_has_features() -> None:
     net = Headed(lambda net, h: net.head(h.view(9, 5)))
     assert features_of(net, torch.randn(18, 4), 1, "auto")[1] is not None
 
 
-def test_what_the_network_draws_and_the_strategy_that_it_settles_are_as_without_features() -> None:
+def test_features_change_neither_random_draws_nor_the_chosen_strategy() -> None:
     net = Headed(lambda net, h: net.head(F.dropout(h, 0.5)))
     x = torch.randn(12, 4)
     state = MAP().init(lambda: Model(net), 10, 10)
@@ -298,12 +298,12 @@ def test_what_the_network_draws_and_the_strategy_that_it_settles_are_as_without_
     logits, features = predict_with_features(MAP(), state, x)
     assert torch.equal(logits, expected)
     assert features is not None
-    made = ensemble(Headed(FOUND["as it is"]), 3, init="normal")
+    made = ensemble(Headed(FOUND["unchanged"]), 3, init="normal")
     predict_with_features(MAP(), MAP().init(lambda: Model(made), 10, 10), x)
     assert made.strategy == "tile"
 
 
-def test_only_the_last_layer_is_copied() -> None:
+def test_only_the_last_layers_inputs_and_outputs_are_copied() -> None:
     net = nn.Sequential(
         nn.Linear(4, 300), nn.ReLU(), nn.Linear(300, 300), nn.ReLU(), nn.Linear(300, 2), nn.Linear(2, 3)
     )

@@ -1,4 +1,4 @@
-"""Training in one call: what cannot be, and what went wrong, is one clear line."""
+"""Training in one call: invalid calls and failed trainings raise an error of one line."""
 
 import math
 from collections.abc import Callable
@@ -77,7 +77,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 
 @pytest.mark.parametrize("what", REFUSED)
 @pytest.mark.usefixtures("unchecked")
-def test_what_cannot_be_is_one_line(what: str) -> None:
+def test_invalid_calls_are_refused_in_one_line(what: str) -> None:
     refused, message = REFUSED[what]
     with pytest.raises(InputError) as caught:
         refused()
@@ -86,12 +86,12 @@ def test_what_cannot_be_is_one_line(what: str) -> None:
 
 
 @pytest.mark.parametrize("algorithm", [MAP(learning_rate=1e9), SGHMC(learning_rate=0.1)], ids=["map", "sghmc"])
-def test_a_loss_that_is_not_finite_is_said_at_its_step(algorithm: Inference) -> None:
+def test_a_non_finite_loss_raises_with_its_step(algorithm: Inference) -> None:
     with pytest.raises(RunError, match=r"^the loss is (inf|nan) at step \d+ of 100, with learning rate"):
         fit_tensors(algorithm, curve, X, torch.sin(2 * X), 100)
 
 
-def test_on_a_device_losses_are_looked_at_now_and_then() -> None:
+def test_losses_are_checked_every_50_steps_on_a_device_and_at_once_on_the_cpu() -> None:
     fine, bad = (
         StepInfo(*torch.tensor([loss, 0.0, 0.0, 0.0]), learning_rate=torch.tensor(0.1)) for loss in (1.0, math.inf)
     )
@@ -104,7 +104,7 @@ def test_on_a_device_losses_are_looked_at_now_and_then() -> None:
         Losses(1000, torch.device("cpu")).add(0, bad)
 
 
-def test_a_last_step_that_ruins_the_network_is_said_too() -> None:
+def test_non_finite_parameters_after_the_last_step_raise() -> None:
     with pytest.raises(RunError, match="after step 1 of 1 some parameters are NaN or infinite"):
         fit_tensors(MAP(learning_rate=1e38), curve, X, 1e3 * torch.sin(2 * X), 1)
     too_fast = MAP(learning_rate=1e38, weight_decay=1e3)
@@ -113,7 +113,7 @@ def test_a_last_step_that_ruins_the_network_is_said_too() -> None:
 
 
 class OfOneSize(nn.Module):
-    """A network that takes batches of one size only."""
+    """A network that accepts batches of one size only."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class OfOneSize(nn.Module):
 @pytest.mark.parametrize(
     "algorithm", [MAP(), MAP(feed="split"), SVI(), MCDropout(), LastLayerLaplace(), DeepEnsemble(MCDropout(), 2)]
 )
-def test_a_network_may_take_batches_of_one_size_only(algorithm: Inference, members: int) -> None:
+def test_a_network_may_require_a_fixed_batch_size(algorithm: Inference, members: int) -> None:
     size = 12 // members if getattr(algorithm, "feed", "tile") == "split" else 12
 
     def build() -> Model:

@@ -1,4 +1,4 @@
-"""Guides: what they draw has the distribution that they say, and the shapes and supports of the sites."""
+"""Guides: their draws have the stated distribution, and the shapes and supports of the sites."""
 
 from typing import Any
 
@@ -60,7 +60,7 @@ def test_values_have_the_shapes_and_the_supports_of_the_sites(name: Any, make: A
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_start_is_where_the_sites_are(name: Any) -> None:
+def test_the_centre_of_a_new_guide_has_the_initial_values(name: Any) -> None:
     pieces = [piece("any", 2, 3, start=-0.7), piece("positive", 4, prior=POSITIVE, start=0.7)]
     pieces = pieces[:1] if name == "cauchy" else pieces
     guide = make_guide(name, pieces, 0.3, rank=2)
@@ -73,21 +73,21 @@ def test_the_start_is_where_the_sites_are(name: Any) -> None:
 @pytest.mark.parametrize(
     ("prior", "start", "expected"),
     [
-        (POSITIVE, -0.7, 0.701),  # by its size
+        (POSITIVE, -0.7, 0.701),  # its absolute value
         (POSITIVE, 0.0, 0.001),
         (dist.HalfCauchy(1.0), 0.0, 1.0),
         (dist.Uniform(0.5, 2.0), -0.7, 0.701),
         (dist.Uniform(0.8, 2.0), 0.1, 1.0),
-        (dist.Uniform(4.0, 6.0), 0.1, 5.0),  # the middle
+        (dist.Uniform(4.0, 6.0), 0.1, 5.0),  # the middle of the interval
         (dist.Uniform(0.0, 1.0), 0.0, torch.tensor(-12.0).sigmoid().item()),  # off the bound, where it could not move
     ],
 )
-def test_what_begins_outside_of_the_support_begins_inside(prior: Any, start: float, expected: float) -> None:
+def test_an_initial_value_outside_the_support_is_moved_inside(prior: Any, start: float, expected: float) -> None:
     one = piece("site", 2, prior=prior, start=start)
     torch.testing.assert_close(one.transform(one.unconstrained()), torch.full((2,), expected, dtype=torch.float64))
 
 
-def test_a_draw_for_each_row() -> None:
+def test_draws_per_row_have_separate_values_for_each_member_and_row() -> None:
     guide = moved(make_guide("normal", own(), 0.3, rank=1))
     z = guide(rows=5)
     assert z.shape == (3, 5, 10)
@@ -108,11 +108,11 @@ def test_a_draw_for_each_row() -> None:
 
 @pytest.mark.parametrize("make", [shared, own])
 @pytest.mark.parametrize("name", ["normal", "low-rank", "full-rank"])
-def test_draws_have_the_distribution_that_is_said(name: Any, make: Any) -> None:
+def test_draws_have_the_moments_of_the_stated_distribution(name: Any, make: Any) -> None:
     guide = moved(make_guide(name, make(), 0.5, rank=2))
     torch.manual_seed(0)
     with torch.no_grad():
-        draws = torch.stack([guide() for _ in range(6000)])  # [draw, member, number]
+        draws = torch.stack([guide() for _ in range(6000)])  # [draw, member, parameter]
         said = guide.distribution()
         assert said is not None
         assert said.event_shape == guide.loc.shape
@@ -137,7 +137,7 @@ def test_draws_have_the_distribution_that_is_said(name: Any, make: Any) -> None:
             assert ((found.T.cov() - covariance).abs() / error).max() < 4.5
 
 
-def test_cauchy_numbers_have_the_quartiles_of_their_scale() -> None:
+def test_cauchy_draws_have_the_quartiles_of_their_scale() -> None:
     guide = moved(make_guide("cauchy", [piece("weight", 3)], 0.5, rank=1))
     torch.manual_seed(0)
     with torch.no_grad():
@@ -150,14 +150,14 @@ def test_cauchy_numbers_have_the_quartiles_of_their_scale() -> None:
 
 
 @pytest.mark.parametrize("name", ["low-rank", "full-rank"])
-def test_correlated_draws_are_as_precise_under_autocast(name: Any) -> None:
+def test_autocast_does_not_change_correlated_draws(name: Any) -> None:
     guide = moved(make_guide(name, [Piece("w", torch.zeros(40), support_of(ANY), "base")], 0.5, rank=3).float(), 0.0)
     expected = guide(torch.Generator().manual_seed(0))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(guide(torch.Generator().manual_seed(0)), expected)
 
 
-def test_a_generator_decides_every_number() -> None:
+def test_equal_generators_give_equal_draws() -> None:
     for name in NAMES:
         guide = moved(make_guide(name, [piece("w", 4)], 0.5, rank=2))  # type: ignore[arg-type]
         one, same, other = [guide(torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
@@ -181,7 +181,9 @@ def test_a_generator_decides_every_number() -> None:
         ("full-rank", [piece("w", 5001)], "the guide 'full-rank' supports up to 5,000 values, and there are 5,001"),
     ],
 )
-def test_a_guide_that_does_not_fit_is_refused(name: Any, pieces: list[Piece], message: str) -> None:
+def test_a_guide_that_does_not_fit_the_prior_or_the_size_is_refused(
+    name: Any, pieces: list[Piece], message: str
+) -> None:
     with pytest.raises(InputError, match=message) as caught:
         make_guide(name, pieces, 0.1, rank=1)
     assert "\n" not in str(caught.value)
@@ -189,7 +191,7 @@ def test_a_guide_that_does_not_fit_is_refused(name: Any, pieces: list[Piece], me
 
 
 @pytest.mark.parametrize("make", [shared, own])
-def test_as_a_guide_of_pyro_it_has_the_density_of_the_values(make: Any) -> None:
+def test_the_pyro_guide_has_the_log_density_of_the_values(make: Any) -> None:
     pieces = make()
     guide = moved(make_guide("normal", pieces, 0.3, rank=1))
     trace = pyro.poutine.trace(lambda: pyro_guide([guide])).get_trace()

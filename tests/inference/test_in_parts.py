@@ -1,4 +1,4 @@
-"""Prediction part by part: every input once and in order, smaller parts where the memory does not suffice."""
+"""Prediction in parts: every input once and in order, with smaller parts if they do not fit in memory."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from bayes_share.models.model import Model
 
 
 @pytest.mark.parametrize("fits", [1, 3, 7])
-def test_parts_are_halved_until_the_memory_suffices(fits: int) -> None:
+def test_parts_are_halved_until_they_fit_in_memory(fits: int) -> None:
     sizes = []
 
     def run(part: Tensor) -> Tensor:
@@ -25,11 +25,11 @@ def test_parts_are_halved_until_the_memory_suffices(fits: int) -> None:
     for _ in range(2):
         assert torch.equal(torch.cat(in_parts(run, x)), x + 1)
     failed = [number for number, size in enumerate(sizes) if size > fits]
-    assert failed == list(range(len(failed)))  # what fits was found once, by the first part
+    assert failed == list(range(len(failed)))  # the size that fits is found once, with the first part
     assert max(size for size in sizes if size <= fits) > fits // 2
 
 
-def test_a_single_input_that_does_not_fit_is_an_error() -> None:
+def test_a_single_input_that_does_not_fit_in_memory_raises() -> None:
     def run(part: Tensor) -> Tensor:
         raise torch.OutOfMemoryError("no memory")
 
@@ -37,14 +37,14 @@ def test_a_single_input_that_does_not_fit_is_an_error() -> None:
         InParts(4, torch.device("cpu"))(run, torch.zeros(4))
 
 
-def test_no_input_at_a_time_is_refused() -> None:
+def test_a_prediction_batch_size_of_0_is_refused() -> None:
     state = MAP().init(lambda: Model(torch.nn.Linear(2, 2)), 10, 10)
     with pytest.raises(InputError, match="at least 1 input at a time, not 0"):
         predict(MAP(), state, torch.zeros(3, 2), batch_size=0)
 
 
 @pytest.mark.parametrize("layer", [nn.Linear(4, 2), nn.Conv2d(1, 2, 2)])
-def test_uint8_images_are_an_error_that_says_what_to_do(layer: nn.Module) -> None:
+def test_uint8_images_are_refused_with_advice(layer: nn.Module) -> None:
     images = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
     in_parts = InParts(None, torch.device("cpu"))
     with pytest.raises(InputError, match="cannot compute with uint8 images: normalise them as in training"):

@@ -1,4 +1,4 @@
-"""IVON behind the contract: the prior of each kind of parameter, its options, and what it leaves alone."""
+"""IVON as an algorithm: the prior of each kind of parameter, its options, and frozen parameters."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def steps(algorithm: IVON, build: Build, count: int = 3) -> tuple[IVONState, lis
 
 
 def priors(state: IVONState) -> dict[str, tuple[Tensor, Tensor]]:
-    """Mean and standard deviation of the prior of each parameter, as the optimizer has them."""
+    """Return the mean and standard deviation of each parameter's prior in the optimizer."""
     found = {}
     names = {parameter: name for name, parameter in state.model.named_parameters()}
     for group in state.optimizer.param_groups:
@@ -60,7 +60,7 @@ def priors(state: IVONState) -> dict[str, tuple[Tensor, Tensor]]:
     return found
 
 
-def test_every_kind_has_its_prior_and_its_first_posterior() -> None:
+def test_every_kind_of_parameter_has_its_prior_and_initial_posterior() -> None:
     algorithm = IVON(weight_decay=0.04, factor_decay=0.25, norm_centre=1.0, hess_init=0.6, factor_hess_init=1.5)
     state = algorithm.init(builder(), NUM_DATA, 1)
     kinds, found = parameter_kinds(state.model), priors(state)
@@ -73,21 +73,22 @@ def test_every_kind_has_its_prior_and_its_first_posterior() -> None:
         expected = p.detach().sign() if is_factor else torch.full_like(p, float(name.endswith("1.weight")))
         assert torch.equal(mean, expected)
         close(sd, torch.full_like(p, (NUM_DATA * decay) ** -0.5).detach(), 1e-12)
-        # that of a network of its own, however many members there are
+        # as in a single network, whatever the number of members
         close(state.optimizer.sd(p), torch.full_like(p, (NUM_DATA * (hess + decay)) ** -0.5).detach(), 1e-12)
     assert {name for name, (mean, _) in found.items() if name.endswith("1.weight") and bool((mean == 1).all())}
 
 
-def test_scales_of_filter_response_norm_are_scales() -> None:
+def test_norm_centre_applies_to_the_scales_of_filter_response_norm() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), FilterResponseNorm2d(4), nn.Flatten(), nn.LazyLinear(2))
     net(torch.zeros(1, 3, 8, 8))
     found = priors(IVON(norm_centre=1.0).init(lambda: Model(net), NUM_DATA, 1))
     assert {name for name, (mean, _) in found.items() if bool((mean == 1).all())} == {"network.1.weight"}
 
 
-def test_a_members_own_parameters_learn_as_in_a_network_of_their_own() -> None:
-    """Of the mean loss a member has one part in M. Its group makes up for it in the posterior; a step has the size of
-    plain gradients', and so is one part in M as theirs is.
+def test_member_parameters_learn_as_in_a_single_network() -> None:
+    """The mean loss over M members divides a member's gradient by M. Its parameter group corrects the posterior for it.
+
+    A step is divided by M, as with plain gradient descent, so the learning rate is multiplied by M here.
     """
     found = []
     for members in (1, 4):
@@ -114,14 +115,14 @@ def test_the_divergence_counts_shared_parameters_once_and_averages_the_members(s
     for name, p in state.model.named_parameters():
         kl = kl_divergence(Normal(p.detach(), state.optimizer.sd(p)), Normal(*found[name])).sum()
         expected += kl / (1 if kinds[name] == "base" else size)
-    close(algorithm.gradient(state, Batch(*batch())).kl, expected, 1e-10)  # where the chain is before the step
+    close(algorithm.gradient(state, Batch(*batch())).kl, expected, 1e-10)  # before the step
     assert float(steps(IVON(weight_decay=0.0, factor_decay=0.0), builder(size))[1][-1].kl) == 0
 
 
 @pytest.mark.parametrize("feed", ["tile", "split"])
 @pytest.mark.parametrize("parts", [2, 4])
 @pytest.mark.parametrize("size", [1, 3])
-def test_cutting_a_batch_into_parts_changes_nothing(size: int, parts: int, feed: str) -> None:
+def test_gradient_accumulation_does_not_change_the_steps(size: int, parts: int, feed: str) -> None:
     options: dict[str, Any] = {"feed": feed, "clip_norm": 0.2, "samples": 2, "beta2": 0.9}
     whole, _ = steps(IVON(**options), builder(size))
     cut, _ = steps(IVON(**options, accumulate=parts), builder(size))
@@ -145,7 +146,7 @@ def test_the_gradient_of_each_draw_is_clipped(clip_norm: float) -> None:
     close(moves[1], moves[0] * min(1.0, clip_norm / float(moves[0].norm())), 1e-4)
 
 
-def test_frozen_parameters_stay_bit_for_bit_and_are_not_drawn() -> None:
+def test_frozen_parameters_are_neither_updated_nor_drawn() -> None:
     def build() -> Model:
         model = builder()()
         for name, parameter in model.named_parameters():
@@ -172,7 +173,7 @@ def test_draws_have_the_posteriors_mean_and_standard_deviation() -> None:
     close(found.std(0), torch.full((3,), sd, dtype=torch.float64), 4 * sd / 8000**0.5)
 
 
-def test_equal_members_differ_by_their_noise_and_are_refused_without() -> None:
+def test_equal_members_are_refused_unless_their_noise_makes_them_differ() -> None:
     def build(frozen: bool) -> Model:
         model = Model(ensemble(nn.Sequential(nn.Linear(6, 4)), 3, "ones").double())
         for name, parameter in model.named_parameters():
@@ -202,6 +203,6 @@ def test_equal_members_differ_by_their_noise_and_are_refused_without() -> None:
         ({"hess_approx": "gradsqr"}, "did you mean 'gradsq'"),
     ],
 )
-def test_an_option_that_cannot_be_is_refused(options: dict[str, Any], message: str, unchecked: None) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any], message: str, unchecked: None) -> None:
     with pytest.raises(InputError, match=message):
         IVON(**options).init(builder(), NUM_DATA, 3)

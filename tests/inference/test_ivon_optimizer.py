@@ -1,4 +1,4 @@
-"""The optimizer has the numbers of ivon-opt where that is right, and not its faults."""
+"""The IVON optimizer equals ivon-opt where that is correct, and does not have its faults."""
 
 import math
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ OPTIONS: dict[str, Any] = {"lr": 0.2, "ess": 50.0, "hess_init": 0.75, "beta2": 0
 DOUBLE = torch.float64
 
 QUIET = {"ess": 1e12, "beta2": 1 - 1e-15}
-"""Hardly any noise, and a Hessian that stays."""
+"""Options with almost no noise and a constant Hessian."""
 
 
 def network(dtype: torch.dtype = DOUBLE) -> nn.Sequential:
@@ -40,7 +40,7 @@ def loss(net: nn.Module, rows: slice = slice(None)) -> Tensor:
 
 
 def take(net: nn.Module, optimizer: Any, steps: int, samples: int = 1) -> None:
-    """Steps with noise that depends on their number alone."""
+    """Take steps with noise that depends only on the step number."""
     for step in range(steps):
         torch.manual_seed(step)
         for _ in range(samples):
@@ -67,7 +67,7 @@ def stepped(optimizer: IVONOptimizer, net: nn.Module, seed: int = 1) -> None:
 )
 @pytest.mark.parametrize("samples", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
-def test_in_the_plain_case_the_numbers_are_the_packages(
+def test_parameters_and_hessian_equal_those_of_ivon_opt(
     options: dict[str, Any], samples: int, dtype: torch.dtype
 ) -> None:
     nets, options = [network(dtype), network(dtype)], {**OPTIONS, **options}
@@ -84,7 +84,7 @@ def test_in_the_plain_case_the_numbers_are_the_packages(
 
 
 @pytest.mark.parametrize("cut", [1, 4])
-def test_a_saved_optimizer_goes_on_bit_for_bit(cut: int) -> None:
+def test_a_loaded_optimizer_continues_bit_for_bit(cut: int) -> None:
     net = network(torch.bfloat16)
     optimizer = IVONOptimizer(net.parameters(), **OPTIONS)
     take(net, optimizer, cut)
@@ -101,7 +101,7 @@ def test_a_saved_optimizer_goes_on_bit_for_bit(cut: int) -> None:
         assert torch.equal(optimizer.state[p]["hess"], resumed.state[q]["hess"])
 
 
-def test_the_first_step_after_a_resume_is_no_larger() -> None:
+def test_bias_correction_continues_after_a_resume() -> None:
     sizes = []
     for forget in (False, True):
         net = network()
@@ -119,7 +119,7 @@ def test_the_first_step_after_a_resume_is_no_larger() -> None:
 
 
 @pytest.mark.parametrize("how", ["frozen", "unused"])
-def test_what_takes_no_part_stays_bit_for_bit(how: str) -> None:
+def test_frozen_and_unused_parameters_are_not_updated(how: str) -> None:
     net = network()
     extra = nn.Parameter(torch.ones(3, dtype=DOUBLE), requires_grad=how == "unused")
     optimizer = IVONOptimizer([extra, *net.parameters()], **{**OPTIONS, **QUIET})
@@ -136,8 +136,8 @@ def test_what_takes_no_part_stays_bit_for_bit(how: str) -> None:
         assert torch.equal(extra, torch.ones_like(extra)) == (how == "frozen")
 
 
-def test_a_parameter_that_was_unused_begins_with_its_first_gradient() -> None:
-    """Its running means are corrected for their own number of steps, not for that of the others."""
+def test_bias_correction_starts_with_a_parameters_first_gradient() -> None:
+    """Its running means are corrected for its own number of steps, not for that of the other parameters."""
     one, late = [nn.Parameter(torch.ones(2, dtype=DOUBLE)) for _ in range(2)]
     optimizer = IVONOptimizer([one, late], **{**OPTIONS, **QUIET, "weight_decay": 0.0})
     for number in range(4):
@@ -147,7 +147,7 @@ def test_a_parameter_that_was_unused_begins_with_its_first_gradient() -> None:
     close(1 - late.detach(), torch.full((2,), 0.2, dtype=DOUBLE), 1e-3)
 
 
-def test_after_an_exception_the_means_are_back_and_its_gradients_do_not_count() -> None:
+def test_an_exception_in_a_draw_restores_the_means_and_drops_its_gradients() -> None:
     net, untouched = network(), network()
     optimizers = [IVONOptimizer(each.parameters(), **OPTIONS) for each in (net, untouched)]
     before = values(net)
@@ -161,7 +161,7 @@ def test_after_an_exception_the_means_are_back_and_its_gradients_do_not_count() 
     assert torch.equal(values(net), values(untouched))
 
 
-def test_gradients_of_other_weights_do_not_count() -> None:
+def test_gradients_from_before_a_draw_are_ignored() -> None:
     net, clean = network(), network()
     optimizers = [IVONOptimizer(each.parameters(), **OPTIONS) for each in (net, clean)]
     loss(net).backward()
@@ -171,7 +171,7 @@ def test_gradients_of_other_weights_do_not_count() -> None:
     assert torch.equal(values(net), values(clean))
 
 
-def test_parts_of_a_batch_are_one_draw() -> None:
+def test_accumulated_parts_of_a_batch_share_one_draw() -> None:
     net, whole = network(), network()
     optimizers = [IVONOptimizer(each.parameters(), **OPTIONS) for each in (net, whole)]
     for step in range(3):
@@ -184,7 +184,7 @@ def test_parts_of_a_batch_are_one_draw() -> None:
     close(values(net), values(whole), 1e-12)
 
 
-def test_a_closure_is_called_under_each_draw() -> None:
+def test_a_closure_is_called_once_per_draw() -> None:
     net, other = network(), network()
     optimizers = [IVONOptimizer(each.parameters(), **OPTIONS, mc_samples=2) for each in (net, other)]
     losses: list[Tensor] = []
@@ -204,7 +204,7 @@ def test_a_closure_is_called_under_each_draw() -> None:
     close(values(net), values(other), 1e-12)
 
 
-def test_a_group_can_be_added_with_options_of_its_own() -> None:
+def test_a_parameter_group_can_be_added_with_its_own_options() -> None:
     net = network()
     optimizer = IVONOptimizer(net[0].parameters(), **OPTIONS)
     stepped(optimizer, net)
@@ -216,7 +216,7 @@ def test_a_group_can_be_added_with_options_of_its_own() -> None:
     assert not torch.equal(optimizer.state[net[2].weight]["hess"], torch.full_like(before, 3.0))
 
 
-def test_the_memory_format_stays_and_changes_nothing() -> None:
+def test_the_memory_format_is_kept_and_does_not_change_the_results() -> None:
     found = []
     for layout in (torch.contiguous_format, torch.channels_last):
         torch.manual_seed(0)
@@ -233,7 +233,7 @@ def test_the_memory_format_stays_and_changes_nothing() -> None:
     close(found[0], found[1], 1e-12)
 
 
-def test_low_precision_keeps_its_states_in_float32() -> None:
+def test_low_precision_parameters_have_float32_state() -> None:
     net = network(torch.bfloat16)
     optimizer = IVONOptimizer(net.parameters(), **{**OPTIONS, "beta2": 0.9999})
     stepped(optimizer, net)
@@ -241,7 +241,7 @@ def test_low_precision_keeps_its_states_in_float32() -> None:
         assert p.dtype == torch.bfloat16
         hess = optimizer.state[p]["hess"]
         assert hess.dtype == torch.float32
-        assert not torch.equal(hess, torch.full_like(hess, 0.75))  # 0.9999 of it is all of it in bfloat16
+        assert not torch.equal(hess, torch.full_like(hess, 0.75))  # in bfloat16 the factor 0.9999 rounds to 1
     net, plain = network(torch.float32), network(torch.float32)
     for each, is_on in ((net, True), (plain, False)):
         optimizer = IVONOptimizer(each.parameters(), **OPTIONS)
@@ -251,7 +251,7 @@ def test_low_precision_keeps_its_states_in_float32() -> None:
     close(values(net), values(plain), 0.02)
 
 
-def test_dtypes_may_be_mixed() -> None:
+def test_parameters_may_have_different_dtypes() -> None:
     single, double = [nn.Parameter(torch.ones(3, dtype=dtype)) for dtype in (torch.float32, DOUBLE)]
     optimizer = IVONOptimizer([single, double], **{**OPTIONS, **QUIET})
     with optimizer.sampled_params(train=True):
@@ -263,10 +263,10 @@ def test_dtypes_may_be_mixed() -> None:
 
 
 @pytest.mark.parametrize(("centre", "expected"), [(0.0, [0.0, 0.0]), (1.0, [1.0, 1.0]), ("sign", [1.0, -1.0])])
-def test_the_decay_pulls_to_the_centre(centre: Any, expected: list[float]) -> None:
+def test_weight_decay_pulls_towards_the_centre(centre: Any, expected: list[float]) -> None:
     p = nn.Parameter(torch.tensor([0.2, -0.5], dtype=DOUBLE))
     optimizer = IVONOptimizer([p], **{**OPTIONS, "hess_init": 1e-3, "weight_decay": 1.0}, centre=centre)
-    p.data.mul_(-1)  # the sign that counts is the one at first, though not in a copy that was loaded
+    p.data.mul_(-1)  # the centre is the initial sign, and a loaded state restores it
     resumed = IVONOptimizer([p], **{**OPTIONS, "hess_init": 1e-3, "weight_decay": 1.0}, centre=centre)
     resumed.load_state_dict(through_bytes(optimizer.state_dict()))
     for _ in range(100):
@@ -278,7 +278,7 @@ def test_the_decay_pulls_to_the_centre(centre: Any, expected: list[float]) -> No
 
 @pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
 @pytest.mark.parametrize(("decay", "hess_init"), [(0.0, 1e-30), (0.0, 0.5), (0.1, 1e-30), (1e-4, 0.5)])
-def test_a_hessian_that_vanishes_divides_nothing_by_zero(decay: float, hess_init: float, dtype: torch.dtype) -> None:
+def test_a_vanishing_hessian_gives_finite_values(decay: float, hess_init: float, dtype: torch.dtype) -> None:
     p = nn.Parameter(torch.ones(50, dtype=dtype))
     options = {**OPTIONS, "weight_decay": decay, "hess_init": hess_init, "beta2": 0.1}
     optimizer = IVONOptimizer([p], **options, hess_approx="price")
@@ -303,7 +303,7 @@ def gaussians(sizes: list[float]) -> Iterator[tuple[Normal, Normal, IVONOptimize
         )
 
 
-def test_the_divergence_from_the_prior_is_torchs() -> None:
+def test_the_kl_divergence_from_the_prior_equals_that_of_torch() -> None:
     for posterior, prior, optimizer in gaussians([1e-4, 0.3, 20.0]):
         close(optimizer.kl()[0], kl_divergence(posterior, prior).sum(), 1e-10)
     no_prior = IVONOptimizer([nn.Parameter(torch.ones(2))], **{**OPTIONS, "weight_decay": 0.0})
@@ -328,7 +328,7 @@ def test_an_option_out_of_range_is_refused(options: dict[str, Any], message: str
         IVONOptimizer(network().parameters(), **{**OPTIONS, **options})
 
 
-def test_misuse_is_refused_and_leaves_the_means(unchecked: None) -> None:
+def test_misuse_is_refused_and_leaves_the_parameters_unchanged(unchecked: None) -> None:
     net = network()
     optimizer = IVONOptimizer(net.parameters(), **OPTIONS)
     before = values(net)

@@ -1,4 +1,4 @@
-"""IVON under normal priors of the user's own, each number with its own mean and scale."""
+"""IVON with user-defined normal priors, which have a mean and a scale for each parameter."""
 
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ from bayes_share.sharing import ensemble
 LOC = torch.tensor([[1.0, -1.0, 2.0]], dtype=torch.float64)
 SCALE = torch.tensor([[0.2, 1.0, 0.5]], dtype=torch.float64)
 
-# Fast, but with little noise in what it ends with. The decay is of what has no prior: nothing.
+# Fast, with little noise at the end. The decay has no effect, since all trained parameters have priors.
 FAST = IVON(
     learning_rate=0.1,
     factor_rate=1.0,
@@ -47,7 +47,7 @@ def with_priors(build: Build, priors: dict[Any, Any]) -> Build:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_the_posterior_under_priors_of_each_weight_is_the_known_one() -> None:
+def test_with_a_prior_for_each_weight_the_mean_field_posterior_is_found() -> None:
     x, y = data()
     precision = x.T @ x / NOISE**2 + (SCALE[0] ** -2).diag()
     mean = torch.linalg.solve(precision, x.T @ y / NOISE**2 + LOC[0] / SCALE[0] ** 2)
@@ -64,8 +64,8 @@ def test_the_posterior_under_priors_of_each_weight_is_the_known_one() -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_every_member_has_the_posterior_that_it_has_alone() -> None:
-    """Unknown r of three members with known weights and s: mean 1 and scale 0.7, in place of a decay that is wrong."""
+def test_every_member_has_the_posterior_of_a_single_network() -> None:
+    """Three members with unknown r and known weight and s. The prior N(1, 0.7²) replaces the decay, which is wrong."""
     problem = PROBLEMS[-1]
     state = fit_tensors(FAST, problem.build(problem.priors()), *data(), num_steps=700)
     assert misses(draws(partial(FAST.draw, state), 800), problem.mean_field()) == []
@@ -79,7 +79,7 @@ def without_norm(size: int) -> Model:
 
 @pytest.mark.parametrize("ess", [None, 1000.0])
 @pytest.mark.parametrize("size", [1, 3])
-def test_a_prior_that_says_what_the_decay_says_changes_nothing(size: int, ess: float | None) -> None:
+def test_priors_equal_to_the_weight_decay_give_the_same_steps(size: int, ess: float | None) -> None:
     algorithm = IVON(weight_decay=0.04, factor_decay=0.25, beta2=0.9, ess=ess)
     other = IVON(weight_decay=5.0, factor_decay=6.0, beta2=0.9, ess=ess)
     of_loss = NUM_IN_STEPS if ess is None else ess
@@ -97,7 +97,7 @@ def test_a_prior_that_says_what_the_decay_says_changes_nothing(size: int, ess: f
         close(found_info.kl, info.kl, 1e-6)
 
 
-def test_the_divergence_is_that_from_the_priors_and_flat_ones_count_nothing() -> None:
+def test_the_divergence_is_from_the_priors_and_ignores_flat_priors() -> None:
     rules = {"0.bias": dist.Normal(LOC[0, :1], SCALE[0, 1:2]), "3.bias": None}
     state, _ = steps(IVON(weight_decay=0.0, factor_decay=0.0, beta2=0.9), with_priors(builder(3), rules))
     bias = state.model.network.network[0].bias
@@ -109,7 +109,7 @@ def test_the_divergence_is_that_from_the_priors_and_flat_ones_count_nothing() ->
     close(state.optimizer.sd(flat), (3 * NUM_IN_STEPS * state.optimizer.state[flat]["hess"]).rsqrt(), 1e-12)
 
 
-def test_a_state_is_read_back() -> None:
+def test_a_state_with_priors_is_saved_and_loaded() -> None:
     build = with_priors(builder(3), {"factor": around("sign", 0.3), "0.bias": dist.Normal(LOC[0, 0], SCALE[0, 1])})
     state, _ = steps(IVON(beta2=0.9), build)
     other, _ = steps(IVON(beta2=0.9), build, 1)
@@ -129,6 +129,6 @@ def test_a_state_is_read_back() -> None:
         ),
     ],
 )
-def test_other_priors_are_refused(prior: Any, words: str) -> None:
+def test_priors_that_are_not_normal_are_refused(prior: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         IVON().init(lambda: Model(nn.Linear(2, 1), priors={"bias": prior}), 10, 10)

@@ -1,4 +1,4 @@
-"""Members that are kept after a training: which, that they are as they were among all, and that it is read back."""
+"""Members kept after a training: which ones, that they are unchanged, and saving and loading."""
 
 from typing import Any
 
@@ -52,7 +52,7 @@ def training(algorithm: Inference[Any], size: int, keep: int | None, **options: 
 
 
 @EACH
-def test_those_are_kept_that_the_validation_data_choose(algorithm: Inference[Any], size: int) -> None:
+def test_the_members_selected_on_validation_data_are_kept(algorithm: Inference[Any], size: int) -> None:
     whole, some = trained(training(algorithm, size, None)), trained(training(algorithm, size, 3))
     held_out = whole.data.validation
     chosen = sorted(select(Predictions(whole.predict(held_out), labels=held_out.labels), 3))
@@ -61,12 +61,12 @@ def test_those_are_kept_that_the_validation_data_choose(algorithm: Inference[Any
     assert some.state.num_parameters < whole.state.num_parameters
     found, expected = some.predict(held_out), whole.predict(held_out)[:, chosen]
     assert found.shape == expected.shape
-    if not isinstance(algorithm, IVON | SWAG | MCDropout | LastLayerLaplace):  # whose noise falls otherwise
+    if not isinstance(algorithm, IVON | SWAG | MCDropout | LastLayerLaplace):  # their noise is drawn differently
         assert torch.allclose(found, expected, atol=1e-5)
 
 
 @EACH
-def test_a_finished_training_is_read_back(algorithm: Inference[Any], size: int) -> None:
+def test_a_finished_training_with_kept_members_is_saved_and_loaded(algorithm: Inference[Any], size: int) -> None:
     some = trained(training(algorithm, size, 3))
     again = training(algorithm, size, 3)
     again.load_state_dict(through_bytes(some.state_dict()))
@@ -81,7 +81,7 @@ def test_a_finished_training_is_read_back(algorithm: Inference[Any], size: int) 
         training(algorithm, size, 2).load_state_dict(some.state_dict())
 
 
-def test_what_was_learned_of_the_kept_is_theirs() -> None:
+def test_kept_members_have_their_own_parameters_posterior_and_priors() -> None:
     priors: Rules = {"factor": _normal()}
     model = Model(
         ensemble(mlp((16,), num_classes=10, in_channels=1, image_size=(8, 8)), 4, "random_sign"), priors=priors
@@ -109,14 +109,14 @@ def _normal() -> Any:
     return Normal(1.0, 0.5)
 
 
-def test_early_stopping_and_regression() -> None:
+def test_members_are_kept_with_early_stopping_in_regression() -> None:
     model = Model(ensemble(nn.Linear(2, 1), 4, "random_sign"), Gaussian(10.0))
     state = fit_tensors(MAP(learning_rate=1e-4), model, X, Y, 20, 11, validation=(X + 0.5, Y + 1), patience=2, keep=2)
     assert state.model.ensemble_size == 2
     assert model.ensemble_size == 4
 
 
-def test_a_finished_fit_is_resumed(tmp_path: Any) -> None:
+def test_a_finished_fit_with_kept_members_is_resumed(tmp_path: Any) -> None:
     model = Model(ensemble(nn.Linear(2, 1), 4, "random_sign"), Gaussian(10.0))
 
     def run(**options: Any) -> Any:
@@ -140,13 +140,13 @@ def test_a_finished_fit_is_resumed(tmp_path: Any) -> None:
         (DeepEnsemble(networks=2), 3, 2, "are ensembles themselves"),
     ],
 )
-def test_what_cannot_be_kept_is_said_before_the_training(
+def test_an_invalid_keep_is_refused_before_training(
     algorithm: Inference[Any], size: int, keep: int, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         training(algorithm, size, keep)
 
 
-def test_members_are_chosen_on_validation_data() -> None:
+def test_keep_requires_validation_data() -> None:
     with pytest.raises(InputError, match="keep needs validation data"):
         fit(MAP(), Model(ensemble(nn.Linear(2, 1), 4), Gaussian(10.0)), (X, Y), 1, keep=2)

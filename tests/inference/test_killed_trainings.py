@@ -1,4 +1,4 @@
-"""Trainings from Python that are killed at a random step and gone on with end with the same bits, whatever the data."""
+"""Trainings that are killed at a random step and resumed end with the same bits, for every kind of data."""
 
 import multiprocessing
 import random
@@ -12,7 +12,7 @@ import torch
 from states import differences
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from toy_data import GOES_ON, KINDS, X, Y, line
+from toy_data import KINDS, RESUMABLE, X, Y, line
 
 from bayes_share.data import load_data
 from bayes_share.inference import MAP, SVI, Training, fit, fit_tensors
@@ -25,7 +25,7 @@ ALL = ["images", "table", *KINDS]
 
 
 class Mixed(nn.Module):
-    """A network whose input is a dict."""
+    """A network with dict inputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ def of_images() -> Model:
 
 
 def run(kind: str, folder: Path, rows: int = 2000) -> tuple[Any, list[Any]]:
-    """The state and the history of a training with everything that a checkpoint could forget."""
+    """Run a training with everything that a checkpoint could miss, and return its state and history."""
     torch.set_num_threads(1)  # in a child too, for the same rounding
     history: list[Any] = []
     common: dict[str, Any] = {"checkpoints": folder, "resume": True, "checkpoint_minutes": 0.0, "seed": 5}
@@ -62,8 +62,8 @@ def run(kind: str, folder: Path, rows: int = 2000) -> tuple[Any, list[Any]]:
 
 
 def child(kind: str, folder: Path, step: int, rows: int) -> None:
-    """The same, killed before a step; it saves after every step, though to save as often does not pay."""
-    multiprocessing.set_start_method("fork", force=True)  # workers of a loader then end with their parent
+    """Run the same training, killed before a step. It saves after every step, however long that takes."""
+    multiprocessing.set_start_method("fork", force=True)  # so that loader workers end with their parent
     saving.SAVING_PAYS = 0
     take = Training._take_step
 
@@ -91,14 +91,14 @@ def killed(kind: str, folder: Path, step: int, rows: int = 2000) -> None:
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_killed_trainings_end_with_the_same_bits(kind: str, tmp_path: Path) -> None:
+def test_killed_and_resumed_trainings_end_with_the_same_bits(kind: str, tmp_path: Path) -> None:
     expected, history = run(kind, tmp_path / "whole")
     assert len(history) >= 2
     at = sorted(random.Random(kind).sample(range(2, 10), 2))
     for step in at:
         killed(kind, tmp_path / "killed", step)
         latest = max((tmp_path / "killed").glob("*.pt"))
-        saved_at = step if kind in ("images", "table", *GOES_ON) else step - step % 6
+        saved_at = step if kind in ("images", "table", *RESUMABLE) else step - step % 6
         assert latest.name.startswith(f"step-{saved_at:09d}")
     found, rest = run(kind, tmp_path / "killed")
     assert differences(found, expected) == []
@@ -106,7 +106,7 @@ def test_killed_trainings_end_with_the_same_bits(kind: str, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_table_of_a_million_rows(tmp_path: Path) -> None:
+def test_a_killed_training_on_a_million_rows_ends_with_the_same_bits(tmp_path: Path) -> None:
     expected, _ = run("table", tmp_path / "whole", 1_000_000)
     killed("table", tmp_path / "killed", 11, 1_000_000)
     assert differences(run("table", tmp_path / "killed", 1_000_000)[0], expected) == []

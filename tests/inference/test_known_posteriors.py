@@ -1,6 +1,6 @@
-"""Every likelihood under algorithms whose posterior is known by quadrature, and the same by plain Pyro.
+"""Every likelihood against posteriors found by quadrature, and its Pyro program against an explicit density.
 
-`benchmarks.closed_forms` has all algorithms under all of them.
+`benchmarks.closed_forms` runs all algorithms with all likelihoods.
 """
 
 from dataclasses import replace
@@ -28,7 +28,7 @@ QUICK = {
 
 
 def misses(draws: Tensor, target: Moments, run: Run) -> list[str]:
-    """Where draws are farther from a posterior than a tenth of its standard deviation and four standard errors."""
+    """Describe where draws differ from a posterior by more than a tenth of its sd plus four standard errors."""
     found = errors_of(draws, target, run)
     problems = [f"means: {found.mean}"] if not found.mean < 0.1 + 4 * found.mean_standard_error else []
     if found.sd is not None and not found.sd < 0.1 + 4 * found.sd_standard_error:
@@ -37,12 +37,12 @@ def misses(draws: Tensor, target: Moments, run: Run) -> list[str]:
 
 
 def prior(problem: Problem) -> Moments:
-    """What is known before the data."""
+    """Return the moments of the prior."""
     return Moments(torch.zeros(problem.size).double(), torch.ones(problem.size).double())
 
 
 def is_quick(name: str, problem: Problem) -> bool:
-    """Whether it is not slow: every likelihood by SVI, and two by NUTS."""
+    """Return whether a case is not slow: every likelihood with SVI, and two with NUTS."""
     return name == "SVI" or problem.name in ("categorical", "Gaussian, learned noise")
 
 
@@ -56,7 +56,7 @@ def is_quick(name: str, problem: Problem) -> bool:
         for problem in PROBLEMS
     ],
 )
-def test_the_posterior_of_every_likelihood(name: str, problem: Problem) -> None:
+def test_svi_and_nuts_find_the_posterior_of_every_likelihood(name: str, problem: Problem) -> None:
     run = QUICK[name]
     found = draws_of(problem, run, num_draws=300)
     assert misses(found, prior(problem), run)
@@ -65,14 +65,14 @@ def test_the_posterior_of_every_likelihood(name: str, problem: Problem) -> None:
 
 @pytest.mark.parametrize("name", [name for name in RUNS if name not in QUICK])
 @pytest.mark.slow
-def test_the_posterior_of_a_learned_noise_by_every_algorithm(name: str) -> None:
+def test_every_algorithm_finds_the_posterior_of_a_learned_noise(name: str) -> None:
     run = RUNS[name]
     found = draws_of(NOISE, run)
     assert misses(found, run.target(NOISE), run) == []
 
 
 @LIKELIHOOD
-def test_the_program_has_the_joint_density_written_out(problem: Problem) -> None:
+def test_the_pyro_program_has_the_explicit_joint_density(problem: Problem) -> None:
     from pyro import poutine
 
     model = problem.build()
@@ -92,7 +92,7 @@ def test_the_program_has_the_joint_density_written_out(problem: Problem) -> None
 
 
 @pytest.mark.parametrize("name", ["SVI", "NUTS"])
-def test_positions_count_as_examples_of_their_own(name: str) -> None:
+def test_each_position_counts_as_one_example(name: str) -> None:
     flat, dense = (problem for problem in PROBLEMS if problem.name.startswith("categorical"))
     steps = {"SVI": 20, "NUTS": 5}[name]
     one, other = (draws_of(problem, QUICK[name], steps) for problem in (flat, dense))
@@ -100,9 +100,9 @@ def test_positions_count_as_examples_of_their_own(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["SVI", "NUTS"])
-def test_ignored_positions_say_nothing(name: str) -> None:
+def test_ignored_positions_do_not_change_the_posterior(name: str) -> None:
     flat, dense = (problem for problem in PROBLEMS if problem.name.startswith("categorical"))
-    x = torch.cat([dense.x, torch.randn(8, 2, 1, dtype=torch.float64)], 1).mT  # classes and positions as torch has them
+    x = torch.cat([dense.x, torch.randn(8, 2, 1, dtype=torch.float64)], 1).mT  # positions last, as in torch
     y = torch.cat([dense.y, torch.full((8, 2), -100)], 1)
 
     class Columns(torch.nn.Module):
@@ -122,7 +122,8 @@ def test_ignored_positions_say_nothing(name: str) -> None:
     one = torch.eye(1, dtype=torch.float64)
     torch.testing.assert_close(
         algorithm.draw(found, 0)(one[None]).flatten(),
-        draws_of(flat, QUICK[name], steps)[-1 if QUICK[name].is_chain else 0].flatten(),  # the latest of a chain
+        # Draw 0 of a chain is its latest.
+        draws_of(flat, QUICK[name], steps)[-1 if QUICK[name].is_chain else 0].flatten(),
         rtol=1e-6,
         atol=1e-6,
     )

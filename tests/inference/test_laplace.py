@@ -1,4 +1,4 @@
-"""Last-layer Laplace: exact where the network is one linear layer, and else the curvature that autograd gives."""
+"""Last-layer Laplace: exact for a single linear layer, and otherwise equal to the curvature from autograd."""
 
 from dataclasses import replace
 from functools import partial
@@ -58,7 +58,7 @@ def test_the_posterior_of_a_linear_regression_is_exact() -> None:
 
 
 @pytest.mark.parametrize("prior_precision", [0.01, 8.0])
-def test_a_wrong_prior_is_seen(prior_precision: float) -> None:
+def test_a_wrong_prior_precision_gives_another_posterior(prior_precision: float) -> None:
     problem = PROBLEMS[0]
     wrong = replace(EXACT, prior_precision=prior_precision)
     assert misses(
@@ -66,7 +66,7 @@ def test_a_wrong_prior_is_seen(prior_precision: float) -> None:
     )
 
 
-def test_the_diagonal_is_the_mean_field_solution() -> None:
+def test_the_diagonal_structure_gives_the_mean_field_posterior() -> None:
     problem = PROBLEMS[0]
     diagonal = replace(EXACT, structure="diag")
     found = draws(partial(diagonal.draw, converged(diagonal, problem.build())), COUNT)
@@ -74,7 +74,7 @@ def test_the_diagonal_is_the_mean_field_solution() -> None:
     assert misses(found, problem.exact())
 
 
-def test_every_member_is_exact_where_all_know_the_same_factors() -> None:
+def test_every_member_is_exact_if_all_have_the_same_known_factors() -> None:
     def build() -> Model:
         net = ensemble(nn.Linear(NUM_INPUTS, 1, bias=False), 3, init="ones", strategy="tile")
         for factor in (net.network.r, net.network.s):
@@ -82,7 +82,7 @@ def test_every_member_is_exact_where_all_know_the_same_factors() -> None:
         return Model(net, Gaussian(0.5)).double()
 
     algorithm = replace(EXACT, feed="split")
-    x, y = (part.repeat(3, *[1] * (part.ndim - 1)) for part in data())  # each member's part of a batch: all of it
+    x, y = (part.repeat(3, *[1] * (part.ndim - 1)) for part in data())  # each member's part of the batch is all data
     state = algorithm.init(build, NUM_DATA, 300)
     for _ in range(300):
         step(algorithm, state, (x, y))
@@ -114,7 +114,7 @@ def inputs() -> Tensor:
 
 
 def brute_force(net: nn.Module, likelihood: Likelihood, y: Tensor) -> Tensor:
-    """The Hessian of the whole loss in the last layer's numbers ``[output, input]``: the outputs are linear in them."""
+    """Return the Hessian of the total loss in the last layer's parameters ``[output, input]``, by autograd."""
     hidden = net[:2](inputs()).detach()
 
     def loss(numbers: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ def brute_force(net: nn.Module, likelihood: Likelihood, y: Tensor) -> Tensor:
 
 
 def covariance(state: LaplaceState, member: int = 0) -> Tensor:
-    """What the state's standard deviations and eigenvectors make of the identity."""
+    """Return the covariance given by the state's standard deviations and eigenvectors."""
     sd, vectors = state.sds[member], state.vectors[member]
     units = torch.eye(sd.numel(), dtype=sd.dtype)
     columns = torch.stack([rotate((sd.flatten() * unit).view(sd.shape), vectors).flatten() for unit in units])
@@ -144,7 +144,7 @@ def finished(net: nn.Module, likelihood: Likelihood, y: Tensor, **options: Any) 
 
 @LIKELIHOOD
 @pytest.mark.parametrize("bias", [True, False])
-def test_the_precision_is_the_hessian_that_autograd_gives(
+def test_the_precision_is_the_hessian_from_autograd_plus_the_prior_precision(
     likelihood: Likelihood, outputs: int, y: Tensor, bias: bool
 ) -> None:
     net = network(outputs, bias)
@@ -157,7 +157,9 @@ def test_the_precision_is_the_hessian_that_autograd_gives(
 
 
 @LIKELIHOOD
-def test_the_kronecker_product_is_of_the_sum_and_the_mean(likelihood: Likelihood, outputs: int, y: Tensor) -> None:
+def test_the_kronecker_factors_are_the_mean_hessian_and_summed_features(
+    likelihood: Likelihood, outputs: int, y: Tensor
+) -> None:
     net = network(outputs)
     features = torch.cat([net[:2](inputs()), torch.ones(12, 1, dtype=torch.float64)], 1).detach()
     hessians = output_hessians(likelihood.double(), net(inputs()).detach(), y)
@@ -170,7 +172,7 @@ def test_the_kronecker_product_is_of_the_sum_and_the_mean(likelihood: Likelihood
 
 
 @pytest.mark.parametrize("frozen", ["weight", "bias"])
-def test_a_frozen_part_of_the_last_layer_is_known(frozen: str) -> None:
+def test_a_frozen_part_of_the_last_layer_has_no_posterior(frozen: str) -> None:
     net = network(3)
     net[2].get_parameter(frozen).requires_grad_(False)
     likelihood, _, y = LIKELIHOODS["categorical"]
@@ -186,7 +188,7 @@ def test_a_frozen_part_of_the_last_layer_is_known(frozen: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["tile", "loop"])
-def test_each_member_has_the_curvature_that_it_has_alone(strategy: str) -> None:
+def test_each_member_has_the_curvature_of_its_folded_network(strategy: str) -> None:
     net = perturb(ensemble(network(3), 3, strategy=strategy, init="normal"))
     likelihood, _, y = LIKELIHOODS["categorical"]
     state = finished(net, likelihood, y)
@@ -207,7 +209,7 @@ def test_each_member_has_the_curvature_that_it_has_alone(strategy: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [Full, Kron, Diag])
-def test_batches_add_up(kind: type[Curvature]) -> None:
+def test_the_curvature_is_the_sum_over_batches(kind: type[Curvature]) -> None:
     net = network(3)
     hessians = output_hessians(Categorical(), net(inputs()).detach(), torch.arange(12) % 3)
     whole, parts = kind(), kind()
@@ -217,14 +219,14 @@ def test_batches_add_up(kind: type[Curvature]) -> None:
     close(whole.eigenvalues(), parts.eigenvalues())
 
 
-def test_the_tuned_prior_makes_the_data_most_probable() -> None:
+def test_the_tuned_prior_precision_maximises_the_evidence() -> None:
     likelihood, _, y = LIKELIHOODS["categorical"]
     net = network(3)
     hessian = brute_force(net, likelihood, y)
     squared_norm = float(sum(value.detach().square().sum() for value in net[2].parameters()))
 
     def evidence(precision: float) -> float:
-        """The log marginal likelihood, but for what does not depend on the precision."""
+        """Return the log marginal likelihood up to a constant."""
         eigenvalues = torch.linalg.eigvalsh(hessian).clamp_min(0)
         half = 0.5 * (len(hessian) * torch.tensor(precision).log() - (eigenvalues + precision).log().sum())
         return float(half - 0.5 * precision * squared_norm)
@@ -237,7 +239,7 @@ def test_the_tuned_prior_makes_the_data_most_probable() -> None:
     close(tuned, hessian + best * torch.eye(18, dtype=torch.float64), 1e-3)
 
 
-def test_what_tells_auto_is_the_size() -> None:
+def test_structure_auto_depends_on_the_size_of_the_last_layer() -> None:
     likelihood, _, y = LIKELIHOODS["categorical"]
     assert len(finished(network(3), likelihood, y, structure="auto").vectors[0]) == 1
     torch.manual_seed(0)
@@ -246,7 +248,7 @@ def test_what_tells_auto_is_the_size() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_until_it_is_finished_a_draw_is_the_network_and_a_finished_state_is_read_back(size: int) -> None:
+def test_draws_are_the_network_until_finished_and_finished_states_are_loaded(size: int) -> None:
     algorithm = LastLayerLaplace()
     run = Training(algorithm, builder(size, norm="batch"), batches_of(digits(), 48), 1)
     trained(run, 4)
@@ -284,7 +286,7 @@ def frozen_head() -> nn.Module:
         (frozen_head(), "is frozen"),
     ],
 )
-def test_networks_without_a_last_layer_of_their_own_are_refused(net: nn.Module, words: str) -> None:
+def test_networks_without_a_valid_last_layer_are_refused(net: nn.Module, words: str) -> None:
     likelihood, _, y = LIKELIHOODS["categorical"]
     with pytest.raises(InputError, match=words):
         finished(net, likelihood, y)
@@ -298,19 +300,19 @@ def test_networks_without_a_last_layer_of_their_own_are_refused(net: nn.Module, 
     ],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_options_that_cannot_be_are_refused(options: dict[str, Any], words: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         LastLayerLaplace(**options)
 
 
-def test_no_prior_at_all_is_refused_before_the_training() -> None:
+def test_a_missing_prior_is_refused_before_training() -> None:
     algorithm = LastLayerLaplace(prior_precision=None, weight_decay=0.0)
     state = algorithm.init(lambda: Model(network(3)), 12, 1)
     with pytest.raises(InputError, match="set prior_precision"):
         algorithm.check(state, Batch(inputs()[:2], torch.arange(2)))
 
 
-def test_no_data_is_refused() -> None:
+def test_finish_without_batches_is_refused() -> None:
     state = LastLayerLaplace().init(lambda: Model(network(3)), 12, 1)
     with pytest.raises(InputError, match="no batch"):
         LastLayerLaplace().finish(state, [])

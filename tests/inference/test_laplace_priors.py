@@ -1,4 +1,4 @@
-"""Normal priors of the user's of a last layer: the exact posterior of a Bayesian linear regression."""
+"""Last-layer Laplace with user-defined normal priors, against the exact posterior of a linear regression."""
 
 from typing import Any
 
@@ -29,8 +29,8 @@ def normal(scale: Tensor | float, loc: Tensor | float = 0.0) -> dist.Normal:
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("structure", ["full", "kron", "auto"])
-def test_the_posterior_of_a_linear_regression_is_exact(structure: Any) -> None:
-    """Its mean too, since it was trained under the same priors. `prior_precision` is of nothing."""
+def test_the_posterior_of_a_linear_regression_under_user_priors_is_exact(structure: Any) -> None:
+    """The mean is exact too, since training uses the same priors. `prior_precision` has no effect."""
     x, y = data()
     priors = {"weight": normal(SCALE, LOC), "bias": normal(0.4, 0.1)}
     model = Model(nn.Linear(3, 1), Gaussian(NOISE), priors).double()
@@ -56,8 +56,8 @@ def finished(net: nn.Module, priors: dict[str, Any], likelihood: Likelihood | No
     return state
 
 
-def uninformed(net: nn.Module, structure: str) -> Tensor:
-    """The precision of the data alone, by taking away a prior that is known to be right."""
+def data_precision(net: nn.Module, structure: str) -> Tensor:
+    """Return the precision of the data alone: the total precision minus that of a known prior."""
     found = torch.linalg.inv(covariance(finished(net, {}, structure=structure)))
     return found - 0.7 * torch.eye(len(found), dtype=torch.float64)
 
@@ -79,10 +79,10 @@ SEPARABLE = WEIGHT_SCALE[:, :1] * WEIGHT_SCALE[:1]
         ("kron", torch.full((3, 5), 0.5), None),
     ],
 )
-def test_the_precision_is_that_of_the_data_and_of_the_priors(
+def test_the_precision_is_the_sum_of_data_and_prior_precision(
     structure: str, weight: Tensor | None, bias: Tensor | None
 ) -> None:
-    """What has none has `prior_precision`."""
+    """Parameters without a prior have `prior_precision`."""
     net = network(3)
     priors = {} if weight is None else {"2.weight": normal(weight)}
     priors |= {} if bias is None else {"2.bias": normal(bias[:, 0])}
@@ -91,13 +91,13 @@ def test_the_precision_is_that_of_the_data_and_of_the_priors(
     sd = torch.cat(
         [default.expand(3, 5) if weight is None else weight, default.expand(3, 1) if bias is None else bias], 1
     )
-    close(found, uninformed(net, structure) + (sd.double().flatten() ** -2).diag(), 1e-7)
+    close(found, data_precision(net, structure) + (sd.double().flatten() ** -2).diag(), 1e-7)
 
 
 @pytest.mark.parametrize("structure", ["full", "kron", "diag"])
 @pytest.mark.parametrize("strategy", ["tile", "loop"])
-def test_a_members_weight_has_the_scale_of_the_base_weight_times_its_factors(strategy: str, structure: str) -> None:
-    has_bias = structure != "kron"  # with a bias, whose scale no factor changes, the prior is no product any more
+def test_a_members_prior_scale_is_that_of_the_base_weight_times_its_factors(strategy: str, structure: str) -> None:
+    has_bias = structure != "kron"  # factors do not scale the bias, so a prior on it is not a Kronecker product
     net = perturb(ensemble(network(3, has_bias), 3, "normal", strategy=strategy).double())
     rules = {"2.weight": normal(0.5)} | ({"2.bias": normal(2.0)} if has_bias else {})
     state = finished(net, rules, structure=structure)
@@ -105,7 +105,7 @@ def test_a_members_weight_has_the_scale_of_the_base_weight_times_its_factors(str
     for member in range(3):
         sd = 0.5 * torch.outer(layer.s[member], layer.r[member]).abs().detach()
         sd = torch.cat([sd, torch.full((3, 1), 2.0)], 1) if has_bias else sd
-        expected = uninformed(fold(net, member), structure) + (sd.flatten() ** -2).diag()
+        expected = data_precision(fold(net, member), structure) + (sd.flatten() ** -2).diag()
         close(torch.linalg.inv(covariance(state, member)), expected, 1e-6)
 
 
@@ -120,7 +120,7 @@ def test_a_members_weight_has_the_scale_of_the_base_weight_times_its_factors(str
     ],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_other_priors_are_refused_before_the_training(priors: Any, options: Any, words: str) -> None:
+def test_unsupported_priors_are_refused_before_training(priors: Any, options: Any, words: str) -> None:
     algorithm = LastLayerLaplace(**options)
     state = algorithm.init(lambda: Model(network(3), priors=priors).double(), 12, 1)
     with pytest.raises(InputError, match=words):
@@ -133,21 +133,21 @@ def test_priors_of_other_layers_may_be_of_any_family() -> None:
     finished(network(3), {"0.weight": dist.Laplace(0.0, 1.0)})
 
 
-def test_a_prior_of_what_the_weight_is_computed_from_is_refused() -> None:
+def test_a_prior_on_a_parametrization_of_the_weight_is_refused() -> None:
     net = network(3)
     nn.utils.parametrizations.weight_norm(net[2])
     with pytest.raises(InputError, match="is computed from parametrizations"):
         finished(net, {"*original1": normal(1.0)})
 
 
-def test_a_prior_of_a_block_that_several_share_is_refused() -> None:
+def test_a_prior_on_a_block_shared_by_several_layers_is_refused() -> None:
     torch.manual_seed(0)
     net = share_groups(nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4)), 2)
     with pytest.raises(InputError, match="share its base weight"):
         finished(net.double(), {"2.weight": normal(1.0)}, Categorical())
 
 
-def test_a_prior_alone_is_enough() -> None:
+def test_a_prior_on_the_weight_replaces_prior_precision() -> None:
     net = nn.Linear(4, 3, bias=False)
     state = finished(net, {"weight": normal(0.5)}, prior_precision=None, weight_decay=0.0)
     close(covariance(state), covariance(finished(net, {}, prior_precision=4.0)), 1e-9)

@@ -1,4 +1,4 @@
-"""The posterior of a last layer is over its weight as it is used, all of it, and nothing else."""
+"""Last-layer Laplace: which layers are accepted, and that the posterior is over the weight as it is used."""
 
 from collections.abc import Callable
 from typing import Any
@@ -33,7 +33,7 @@ def labels() -> Tensor:
 
 
 class Net(nn.Module):
-    """Two layers, and what is done around the second."""
+    """Two layers, and a function that uses the second one."""
 
     def __init__(self, use: Callable[["Net", Tensor], Tensor], head: nn.Module | None = None) -> None:
         super().__init__()
@@ -112,14 +112,14 @@ REFUSED = {
 
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_last_layer_is_refused_before_and_after_training(name: str, size: int) -> None:
+def test_an_invalid_last_layer_is_refused_before_and_after_training(name: str, size: int) -> None:
     make, words = REFUSED[name]
     if name == "a weight tied to an embedding" and size > 1:
-        return  # the embedding and the layer have factors of their own, so their weights are two
+        return  # the embedding and the layer have their own factors, so their weights differ
     net = make()
     if name == "a pruned weight":
         with torch.no_grad():
-            net(inputs().float())  # torch copies no weight that has a gradient to follow
+            net(inputs().float())  # torch cannot copy a weight that is part of a graph
     model = Model(ensemble(net, size, strategy="loop") if size > 1 else net).double()
     state = ALGORITHM.init(lambda: model, 12, 1)
     with pytest.raises(InputError, match=words):
@@ -128,7 +128,7 @@ def test_what_is_no_last_layer_is_refused_before_and_after_training(name: str, s
         ALGORITHM.finish(state, [Batch(inputs(), labels())])
 
 
-def test_inputs_that_are_changed_in_place_afterwards_are_taken_as_the_layer_saw_them() -> None:
+def test_inputs_are_recorded_before_they_are_changed_in_place() -> None:
     def use(net: Net, h: Tensor) -> Tensor:
         z = net.head(h)
         h.zero_()
@@ -151,8 +151,8 @@ deprecated = pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated:Future
 
 
 def with_effective_weight(net: Net) -> Net:
-    """The same network with a plain layer."""
-    net(inputs())  # for the hooks
+    """Return the same network with a plain layer that has the computed weight."""
+    net(inputs())  # hooks compute the weight
     plain = Net(plainly, nn.Linear(5, 3)).double()
     plain.body.load_state_dict(net.body.state_dict())
     with torch.no_grad():
@@ -163,8 +163,8 @@ def with_effective_weight(net: Net) -> Net:
 
 @deprecated
 @pytest.mark.parametrize("name", COMPUTED)
-def test_the_posterior_is_over_the_weight_that_is_computed(name: str) -> None:
-    """The same as of a plain layer with that weight, whose curvature is tested against autograd's."""
+def test_the_posterior_of_a_parametrized_layer_is_over_the_computed_weight(name: str) -> None:
+    """It equals that of a plain layer with this weight, whose curvature is tested against autograd."""
     net = Net(plainly, COMPUTED[name](nn.Linear(5, 3))).double().eval()
     plain = with_effective_weight(net)
     found, expected = finished(net), finished(plain)
@@ -181,23 +181,23 @@ def test_the_posterior_is_over_the_weight_that_is_computed(name: str) -> None:
 
 @deprecated
 @pytest.mark.parametrize("name", COMPUTED)
-def test_such_a_layer_is_trained_and_its_posterior_is_of_where_it_is_then(name: str) -> None:
+def test_the_posterior_of_a_parametrized_layer_is_centred_at_trained_values(name: str) -> None:
     def build() -> Model:
         return Model(Net(plainly, COMPUTED[name](nn.Linear(5, 3)))).double()
 
-    algorithm = LastLayerLaplace(learning_rate=0.1, prior_precision=1e12)  # draws are the mean
+    algorithm = LastLayerLaplace(learning_rate=0.1, prior_precision=1e12)  # so that draws equal the mean
     state = fit_tensors(algorithm, build, inputs(), labels(), 5)
     close(predict(algorithm, state, inputs(), 1)[0, 0], state.model.network.eval()(inputs()).detach(), 1e-4)
     assert differences(state.state_dict(), through_bytes(state.state_dict())) == []
 
 
-def test_members_share_a_layer_that_is_computed() -> None:
+def test_members_may_share_a_parametrized_last_layer() -> None:
     net = ensemble(Net(plainly, parametrizations.weight_norm(nn.Linear(5, 3))), 3, strategy="loop")
     state = finished(perturb(net))
     assert [sd.shape for sd in state.sds] == [(3, 6)] * 3
 
 
-def test_frozen_is_what_no_trained_parameter_makes() -> None:
+def test_a_weight_is_frozen_only_if_no_trained_parameter_computes_it() -> None:
     def parts(frozen: list[str], net: nn.Module) -> tuple[int, ...]:
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(name not in frozen)
@@ -220,7 +220,7 @@ def test_frozen_is_what_no_trained_parameter_makes() -> None:
         parts([g, v, "head.bias"], normed())
 
 
-def test_a_look_at_examples_changes_nothing() -> None:
+def test_check_changes_neither_state_nor_generator_nor_mode() -> None:
     model = Model(Net(plainly, parametrizations.spectral_norm(nn.Linear(5, 3)))).double()
     state = ALGORITHM.init(lambda: model, 12, 1)
     before, generator = through_bytes(state.state_dict()), torch.get_rng_state()
@@ -231,7 +231,7 @@ def test_a_look_at_examples_changes_nothing() -> None:
 
 
 class PerPosition(Likelihood):
-    """Categorical at each position; those whose target is -1 are left out."""
+    """Categorical at each position. Positions with target -1 are ignored."""
 
     def log_lik(self, outputs: Tensor, targets: Tensor) -> Tensor:
         log_probs = outputs.log_softmax(-1).gather(-1, targets.clamp(min=0)[..., None])[..., 0]
@@ -245,7 +245,7 @@ class PerPosition(Likelihood):
 
 
 class Coupled(PerPosition):
-    """Not a sum over positions."""
+    """A likelihood that is not a sum over positions."""
 
     def log_lik(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return super().log_lik(outputs, targets) - outputs.reshape(*targets.shape[:2], -1).sum(2).square()
@@ -258,7 +258,7 @@ class Coupled(PerPosition):
     ids=["positions", "flattened"],
 )
 @pytest.mark.parametrize("likelihood", [Gaussian(0.5), PerPosition()], ids=lambda likelihood: type(likelihood).__name__)
-def test_positions_count_as_examples_of_their_own(likelihood: Likelihood, use: Any, structure: Any) -> None:
+def test_each_position_counts_as_one_example(likelihood: Likelihood, use: Any, structure: Any) -> None:
     x = inputs(10, 2, 3, 4)
     y = inputs(10, 2, 3, 3) if isinstance(likelihood, Gaussian) else torch.arange(60).view(10, 2, 3) % 4 - 1
     algorithm = LastLayerLaplace(prior_precision=0.7, structure=structure)
@@ -274,13 +274,13 @@ def test_positions_count_as_examples_of_their_own(likelihood: Likelihood, use: A
     assert algorithm.draw(found, 0)(x).shape == (1, 10, 2, 3, 3)
 
 
-def test_a_likelihood_that_is_no_sum_over_positions_is_refused() -> None:
+def test_a_likelihood_that_is_not_a_sum_over_positions_is_refused() -> None:
     y = torch.zeros(10, 6, dtype=torch.long)
     with pytest.raises(InputError, match="the sum over them"):
         finished(Net(plainly), Coupled(), inputs(10, 6, 4), y)
 
 
-def test_outputs_may_have_another_form_than_the_layers() -> None:
+def test_outputs_may_be_reshaped_after_the_last_layer() -> None:
     y = inputs(12, 3)
     found = finished(Net(lambda net, h: net.head(h).view(-1, 3, 1)), Gaussian(0.5), y=y[..., None])
     close(covariance(found), covariance(finished(Net(plainly), Gaussian(0.5), y=y)), 1e-12)
@@ -288,8 +288,8 @@ def test_outputs_may_have_another_form_than_the_layers() -> None:
     close(covariance(squeezed), covariance(finished(Net(plainly, nn.Linear(5, 1)), Gaussian(0.5), y=y[:, :1])), 1e-12)
 
 
-@pytest.mark.parametrize("use", [plainly, lambda net, h: net.head(h).float()], ids=["as it is", "converted"])
-def test_products_of_low_precision_are_no_reason_to_refuse(use: Any) -> None:
+@pytest.mark.parametrize("use", [plainly, lambda net, h: net.head(h).float()], ids=["unchanged", "converted"])
+def test_a_last_layer_under_autocast_is_accepted(use: Any) -> None:
     x = inputs().float()
     state = ALGORITHM.init(lambda: Model(Net(use)), 12, 1)
     with torch.autocast("cpu", torch.bfloat16):
@@ -328,7 +328,7 @@ REARRANGED: dict[str, Callable[[Net, Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("zero", [False, True])
 @pytest.mark.parametrize("name", REARRANGED)
-def test_outputs_may_be_rearranged_and_have_a_constant(name: str, zero: bool) -> None:
+def test_outputs_may_be_rearranged_and_shifted_by_a_constant(name: str, zero: bool) -> None:
     def net(use: Callable[[Net, Tensor], Tensor]) -> Net:
         made = Net(use)
         if zero:
@@ -343,7 +343,7 @@ def test_outputs_may_be_rearranged_and_have_a_constant(name: str, zero: bool) ->
     close(covariance(found), covariance(plain), 1e-6 if name == "cast" else 1e-12)
 
 
-def test_of_outputs_that_are_left_out_only_the_prior_is_known() -> None:
+def test_the_posterior_of_unused_outputs_is_the_prior() -> None:
     wide = Net(lambda net, h: net.head(h)[:, 1:], nn.Linear(5, 4))
     narrow = Net(plainly, nn.Linear(5, 3))
     narrow.body.load_state_dict(wide.body.state_dict())
@@ -355,7 +355,7 @@ def test_of_outputs_that_are_left_out_only_the_prior_is_known() -> None:
     close(found[:6, :6], torch.eye(6).double() / 0.7, 1e-12)
 
 
-def test_a_head_whose_outputs_are_not_returned_is_no_last_layer() -> None:
+def test_a_head_whose_outputs_are_not_returned_is_ignored() -> None:
     net: Any = Net(lambda net, h: (net.head(h), net.other(h))[0])
     net.other = nn.Linear(5, 3)
     net.other.load_state_dict(net.head.state_dict())
@@ -363,7 +363,7 @@ def test_a_head_whose_outputs_are_not_returned_is_no_last_layer() -> None:
 
 
 @pytest.mark.parametrize("likelihood", [Gaussian(0.5), PerPosition()], ids=lambda likelihood: type(likelihood).__name__)
-def test_positions_may_come_last(likelihood: Likelihood) -> None:
+def test_positions_may_be_the_last_axis(likelihood: Likelihood) -> None:
     x = inputs(10, 6, 4)
     y = inputs(10, 6, 3) if isinstance(likelihood, Gaussian) else torch.arange(60).view(10, 6) % 4 - 1
     expected = finished(Net(plainly), likelihood, x, y)
@@ -373,7 +373,7 @@ def test_positions_may_come_last(likelihood: Likelihood) -> None:
 
 
 class ClassFirst(PerPosition):
-    """The same, with the classes before the positions where there are any."""
+    """The same, with the classes before the positions if there are any."""
 
     def log_lik(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return super().log_lik(outputs.movedim(2, -1) if outputs.ndim > 3 else outputs, targets)

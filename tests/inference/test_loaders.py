@@ -1,6 +1,6 @@
-"""A `DataLoader` over examples by index: what is taken over from it, and what its order and its draws depend on."""
+"""`DataLoader` of a map-style dataset: which options are kept, and what its order and random draws depend on."""
 
-# ruff: noqa: NPY002 (the global generator, which people's datasets draw from)
+# ruff: noqa: NPY002 (users' datasets draw from the global generator)
 
 import os
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from torch.utils.data import (
     default_collate,
     get_worker_info,
 )
-from toy_data import COUNT, SIZE, Noisy, Together, X, Y, loader, names, on_cpu
+from toy_data import COUNT, SIZE, Noisy, Together, X, Y, indices_of, loader, on_cpu
 
 from bayes_share.errors import InputError
 from bayes_share.inference import batches_of
@@ -41,14 +41,14 @@ def inputs(batches: list[Batch]) -> Tensor:
 
 
 def mixed_up(examples: list[Any]) -> Any:
-    """A collate that draws too."""
+    """A collate function that draws random numbers."""
     x, y = default_collate(examples)
     share = np.random.beta(2, 2)
     return x * share + x.flip(0) * (1 - share), y
 
 
 class Drawn(Sampler):
-    """An order of one's own, from numpy's global generator."""
+    """A custom sampler that draws from numpy's global generator."""
 
     def __iter__(self) -> Any:
         for index in range(COUNT):
@@ -68,7 +68,7 @@ LOADERS: dict[str, Callable[..., DataLoader]] = {
     "weighted": lambda **options: loader(
         shuffle=False, sampler=WeightedRandomSampler(torch.arange(COUNT) + 1.0, COUNT), **options
     ),
-    "a rank": lambda **options: loader(shuffle=False, sampler=DistributedSampler(Noisy(), 2, 1), **options),
+    "distributed": lambda **options: loader(shuffle=False, sampler=DistributedSampler(Noisy(), 2, 1), **options),
     "own sampler": lambda **options: loader(shuffle=False, sampler=Drawn(), **options),
     "own batch sampler": lambda **options: DataLoader(
         Noisy(), batch_sampler=BatchSampler(RandomSampler(range(COUNT)), 3, drop_last=False), **options
@@ -77,29 +77,29 @@ LOADERS: dict[str, Callable[..., DataLoader]] = {
 
 
 @pytest.mark.parametrize("name", LOADERS)
-def test_an_epoch_is_the_same_wherever_batches_are_made_and_wherever_it_is_begun(name: str) -> None:
+def test_an_epoch_is_the_same_with_workers_and_from_any_first_batch(name: str) -> None:
     expected = inputs(epoch(LOADERS[name](), 2))
     assert torch.equal(inputs(epoch(LOADERS[name](num_workers=2), 2)), expected)
     assert torch.equal(inputs(epoch(LOADERS[name](), 2, first=1)), expected[3 if name == "own batch sampler" else 4 :])
     if name != "in order":
-        assert names(inputs(epoch(LOADERS[name](), 3))) != names(expected)
+        assert indices_of(inputs(epoch(LOADERS[name](), 3))) != indices_of(expected)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_workers_that_stay_give_the_same(workers: int) -> None:
+def test_persistent_workers_give_the_same_batches(workers: int) -> None:
     options = {"num_workers": workers, "persistent_workers": True, "prefetch_factor": 4}
     source, alone = on_cpu(batches_of(loader(**options))), on_cpu(batches_of(loader()))
     with seeded("step"):
-        next(source.epoch(0, 0, 0))  # one that is left in the middle
+        next(source.epoch(0, 0, 0))  # an epoch that is abandoned
         for number, first in ((0, 2), (1, 0), (2, 4)):
             found, expected = (inputs(list(each.epoch(0, number, first))) for each in (source, alone))
             assert torch.equal(found, expected)
 
 
-def test_what_was_drawn_in_one_batch_is_of_no_matter_to_the_next() -> None:
+def test_random_draws_in_one_batch_do_not_affect_the_next() -> None:
     class Greedy(Noisy):
         def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-            if len(self.asked) == 3 * SIZE:  # with the batch that is looked at first
+            if len(self.asked) == 3 * SIZE:  # counting the batch that is checked first
                 torch.rand(7), np.random.rand(3)
             return super().__getitem__(index)
 
@@ -109,17 +109,17 @@ def test_what_was_drawn_in_one_batch_is_of_no_matter_to_the_next() -> None:
     assert not torch.equal(one[2 * SIZE : 3 * SIZE], other[2 * SIZE : 3 * SIZE])
 
 
-def test_what_is_skipped_is_not_loaded() -> None:
+def test_skipped_batches_are_not_loaded() -> None:
     dataset = Noisy()
     source = on_cpu(batches_of(loader(dataset)))
     dataset.asked.clear()
     with seeded("step"):
         batches = list(source.epoch(0, 0, 3))
     assert len(dataset.asked) == 2 * SIZE
-    assert dataset.asked == names(inputs(batches))
+    assert dataset.asked == indices_of(inputs(batches))
 
 
-def test_the_users_loader_stays_as_it_is() -> None:
+def test_the_users_loader_is_not_changed() -> None:
     generator = torch.Generator().manual_seed(3)
     given = loader(generator=generator)
     before, state = dict(vars(given)), generator.get_state()
@@ -129,7 +129,7 @@ def test_the_users_loader_stays_as_it_is() -> None:
     assert len(list(given)) == 6
 
 
-def test_its_own_drop_last_collate_and_start_of_workers_are_kept(tmp_path: Any) -> None:
+def test_drop_last_collate_fn_and_worker_init_fn_are_kept(tmp_path: Any) -> None:
     def collate(examples: list[Any]) -> Any:
         x, y = default_collate(examples)
         return {"x": x}, y
@@ -145,7 +145,7 @@ def test_its_own_drop_last_collate_and_start_of_workers_are_kept(tmp_path: Any) 
 
 
 class Opened(Noisy):
-    """A dataset whose files are opened in its workers, and cannot be read elsewhere."""
+    """A dataset that is opened in its workers and cannot be read elsewhere."""
 
     where = 0
 
@@ -165,7 +165,7 @@ def test_a_dataset_may_be_opened_in_its_workers() -> None:
 
 
 class InBatches(Dataset):
-    """A dataset that gives batches by the list of their examples, as torch's documentation has it for bulk reads."""
+    """A dataset that returns a batch for a list of indices, as in torch's documentation of bulk loading."""
 
     def __len__(self) -> int:
         return COUNT
@@ -175,7 +175,7 @@ class InBatches(Dataset):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_dataset_may_give_batches(workers: int) -> None:
+def test_a_dataset_may_return_whole_batches(workers: int) -> None:
     sampler = BatchSampler(RandomSampler(range(COUNT)), SIZE, drop_last=True)
     given = DataLoader(InBatches(), batch_size=None, sampler=sampler, num_workers=workers)
     batches = epoch(given, num_data=COUNT)
@@ -183,17 +183,17 @@ def test_a_dataset_may_give_batches(workers: int) -> None:
     assert torch.equal(inputs(batches[2:]), inputs(epoch(given, first=2, num_data=COUNT)))
 
 
-def test_batches_of_a_sampler_of_ones_own_are_taken_as_they_are() -> None:
+def test_batches_of_a_custom_batch_sampler_keep_their_sizes() -> None:
     given = DataLoader(TensorDataset(X, Y), batch_sampler=[[0, 1, 2, 3], [4, 5], [6]])
     assert [len(batch.targets) for batch in epoch(given)] == [4, 2, 1]
     with pytest.raises(InputError, match="batches of various sizes are taken as they are"):
         batches_of(given, last_batch="pad")
 
 
-def test_a_sampler_is_told_the_epoch() -> None:
+def test_set_epoch_is_called_on_the_sampler() -> None:
     sampler = DistributedSampler(Noisy(), 2, 0)
     given = loader(shuffle=False, sampler=sampler)
-    one, two = (names(inputs(epoch(given, number))) for number in (0, 1))
+    one, two = (indices_of(inputs(epoch(given, number))) for number in (0, 1))
     assert one != two
     sampler.set_epoch(1)
     assert two == list(sampler)[: len(two)]

@@ -1,4 +1,4 @@
-"""MAP follows the gradient of the objective in docs/architecture.md, written out here member by member."""
+"""MAP follows the gradient of the objective in docs/architecture.md, computed here member by member."""
 
 from collections.abc import Callable
 
@@ -35,7 +35,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 
 def member(values: dict[str, Tensor], name: str, m: int) -> Tensor:
-    """A parameter of member m: its own row, or what all share."""
+    """Return a parameter of member m: its own row, or the shared value."""
     value = values[name]
     return value[m] if is_own(name, value) else value
 
@@ -82,7 +82,7 @@ def values_of(state: MAPState) -> dict[str, Tensor]:
 @pytest.mark.parametrize("feed", ["tile", "split"])
 @pytest.mark.parametrize(("size", "norm"), [(1, "shared"), (3, "shared"), (3, "member")])
 @pytest.mark.parametrize("penalties", [{"weight_decay": 0.0}, PENALISED], ids=["plain", "penalised"])
-def test_a_step_follows_the_gradient_of_the_written_out_objective(
+def test_a_step_follows_the_gradient_of_the_explicit_objective(
     size: int, norm: str, feed: str, penalties: dict[str, float]
 ) -> None:
     algorithm = MAP(
@@ -112,18 +112,18 @@ def steps(algorithm: MAP, build: Build, count: int = 3) -> tuple[dict[str, Tenso
 @pytest.mark.parametrize("feed", ["tile", "split"])
 @pytest.mark.parametrize("parts", [2, 4])
 @pytest.mark.parametrize("size", [1, 3])
-def test_cutting_a_batch_into_parts_changes_nothing(size: int, parts: int, feed: str) -> None:
+def test_gradient_accumulation_does_not_change_the_steps(size: int, parts: int, feed: str) -> None:
     whole = MAP(feed=feed, factor_decay=0.1, clip_norm=0.5)
     cut = MAP(feed=feed, factor_decay=0.1, clip_norm=0.5, accumulate=parts)
     expected, expected_infos = steps(whole, builder(size, "shared"))
     found, infos = steps(cut, builder(size, "shared"))
     for name, value in expected.items():
         close(found[name], value, 1e-12)
-    close(infos, expected_infos, 1e-7)  # an accuracy is a float32
+    close(infos, expected_infos, 1e-7)  # the accuracy is float32
 
 
 @pytest.mark.parametrize("clip_norm", [0.01, 0.1, 1e6])
-def test_a_gradient_longer_than_the_norm_is_scaled_down_to_it(clip_norm: float) -> None:
+def test_a_gradient_longer_than_clip_norm_is_scaled_down_to_it(clip_norm: float) -> None:
     options = {"learning_rate": 1.0, "momentum": 0.0, "weight_decay": 0.0, "factor_rate": 1.0, "schedule": "constant"}
     moves = []
     for clipped in (None, clip_norm):
@@ -138,7 +138,7 @@ def test_a_gradient_longer_than_the_norm_is_scaled_down_to_it(clip_norm: float) 
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-def test_frozen_parameters_stay_bit_for_bit(optimizer: str) -> None:
+def test_frozen_parameters_are_not_updated(optimizer: str) -> None:
     def build() -> Model:
         model = builder(3, "shared")()
         for name, parameter in model.named_parameters():
@@ -155,7 +155,7 @@ def test_frozen_parameters_stay_bit_for_bit(optimizer: str) -> None:
 
 
 def adamw(p: Tensor, gradient: Callable[[Tensor], Tensor], rate: float, decay: float, decoupled: bool) -> Tensor:
-    """Three steps of Adam with its usual constants, and the decay beside or inside the gradient."""
+    """Take three steps of Adam with the default constants, and decoupled decay or decay in the gradient."""
     m, v = torch.zeros_like(p), torch.zeros_like(p)
     for t in (1, 2, 3):
         g = gradient(p) + (0 if decoupled else decay) * p
@@ -166,7 +166,7 @@ def adamw(p: Tensor, gradient: Callable[[Tensor], Tensor], rate: float, decay: f
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
-def test_the_decay_of_adamw_is_decoupled_and_that_of_adam_is_not(optimizer: str) -> None:
+def test_weight_decay_is_decoupled_in_adamw_but_not_in_adam(optimizer: str) -> None:
     algorithm = MAP(optimizer=optimizer, learning_rate=0.1, weight_decay=0.5, schedule="constant")
     x, y = batch()
 
@@ -203,8 +203,8 @@ def test_momentum_is_nesterov() -> None:
     close(state.model.network.weight.detach(), p, 1e-12)
 
 
-def test_decoupled_decay_of_a_members_own_parameters_is_that_of_a_network_alone() -> None:
-    """AdamW shrinks a parameter without a gradient by lr * decay a step, however many members there are."""
+def test_decoupled_decay_of_member_parameters_is_that_of_a_single_network() -> None:
+    """AdamW shrinks a parameter without a gradient by lr * decay per step, whatever the number of members."""
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)).double()
     torch.nn.init.ones_(net[1].bias)
     sizes = []

@@ -1,4 +1,4 @@
-"""MC dropout: where dropout is put, one mask per draw and member, and ordinary dropout in training."""
+"""MC dropout: where dropout is applied, one mask per draw and member, and ordinary dropout in training."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -38,8 +38,8 @@ def inputs(count: int = 8, *shape: int) -> Tensor:
     return torch.randn(count, *(shape or (5,)), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-def kept(pattern: int, units: int) -> Tensor:
-    """The mask of this number, of all that there are."""
+def mask_of(pattern: int, units: int) -> Tensor:
+    """Return the scaled dropout mask whose kept units are the bits of `pattern`."""
     return torch.tensor([(pattern >> unit) & 1 for unit in range(units)], dtype=torch.float64) / (1 - RATE)
 
 
@@ -51,10 +51,10 @@ def effective(state: MAPState, at: str, member: int | None) -> tuple[Tensor, Ten
 
 
 @pytest.mark.parametrize(("size", "strategy"), [(1, "tile"), (3, "tile"), (3, "loop")])
-def test_a_draw_is_the_network_under_one_of_the_masks(size: int, strategy: str) -> None:
+def test_a_draw_is_the_network_with_one_mask_for_all_examples(size: int, strategy: str) -> None:
     state = state_of(perceptron(), size, strategy)
     x = inputs()
-    every = torch.stack([kept(pattern, 7) for pattern in range(2**7)])
+    every = torch.stack([mask_of(pattern, 7) for pattern in range(2**7)])
     seen = set()
     for sample in range(4):
         outputs = MCDropout().draw(state, sample)(x)
@@ -64,24 +64,24 @@ def test_a_draw_is_the_network_under_one_of_the_masks(size: int, strategy: str) 
             hidden = (x @ w0.T + b0).tanh()
             found = []
             for one in range(2**6):
-                second = ((hidden * kept(one, 6)) @ w1.T + b1).tanh()
-                of_first = (second[0] * every) @ w2.T + b2  # example, under every mask
+                second = ((hidden * mask_of(one, 6)) @ w1.T + b1).tanh()
+                of_first = (second[0] * every) @ w2.T + b2  # [mask, output] of the first example
                 for other in (of_first - outputs[member, 0]).abs().amax(1).lt(1e-10).nonzero()[:, 0].tolist():
                     found.append((one, other))
-                    close(outputs[member], (second * every[other]) @ w2.T + b2)  # and all the others
+                    close(outputs[member], (second * every[other]) @ w2.T + b2)  # for all other examples too
             assert len(found) == 1
             seen.update(found)
     assert len(seen) > 0.8 * 4 * size
 
 
-def test_members_in_one_pass_and_one_by_one_have_the_same_masks() -> None:
+def test_the_tile_and_loop_strategies_use_the_same_masks() -> None:
     tiled, looped = state_of(perceptron(), 3, "tile"), state_of(perceptron(), 3, "loop")
     looped.model.load_state_dict(tiled.model.state_dict())
     for sample in range(5):
         close(MCDropout().draw(tiled, sample)(inputs()), MCDropout().draw(looped, sample)(inputs()))
 
 
-def test_the_parts_that_are_dropped_are_as_many_as_the_rate_says() -> None:
+def test_the_share_of_dropped_units_is_the_dropout_rate() -> None:
     net = nn.Sequential(nn.Linear(5, 400, bias=False), nn.Linear(400, 400, bias=False))
     state = state_of(net, rate=0.3)
     first, last = state.model.network
@@ -95,7 +95,7 @@ def test_the_parts_that_are_dropped_are_as_many_as_the_rate_says() -> None:
     close(masks.mean(), torch.ones((), dtype=torch.float64), 4 * error / 0.7)
 
 
-def test_channels_of_convolutions_are_dropped_whole() -> None:
+def test_convolutions_drop_whole_channels() -> None:
     net = nn.Sequential(nn.Conv2d(1, 4, 1, bias=False), nn.Conv2d(4, 4, 1, bias=False), nn.Flatten())
     state = state_of(net)
     nn.init.ones_(state.model.network[0].weight)
@@ -110,7 +110,7 @@ def test_channels_of_convolutions_are_dropped_whole() -> None:
 
 
 @pytest.mark.parametrize(("size", "strategy"), [(1, "tile"), (3, "tile"), (3, "loop")])
-def test_training_drops_for_each_example_and_eval_mode_drops_nothing(size: int, strategy: str) -> None:
+def test_training_drops_per_example_and_eval_mode_drops_nothing(size: int, strategy: str) -> None:
     state = state_of(perceptron(), size, strategy)
     x = inputs(1).expand(50, -1)
     torch.manual_seed(0)
@@ -118,12 +118,12 @@ def test_training_drops_for_each_example_and_eval_mode_drops_nothing(size: int, 
     assert len(logits.flatten(0, 1).unique(dim=0)) > 40 * size
     plain = deepcopy(perceptron())
     with_none = Model(ensemble(plain, size, strategy=strategy, init="normal") if size > 1 else plain).double()
-    with_none.load_state_dict(state.model.state_dict())  # so the names are those of a network without dropout
+    with_none.load_state_dict(state.model.state_dict())  # so the parameter names are those of a network without dropout
     assert torch.equal(state.model.eval()(x), with_none.eval()(x))
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_draws_after_a_copy_and_folded_members_in_eval_mode_are_the_same(size: int) -> None:
+def test_copies_give_the_same_draws_and_folded_members_the_same_outputs(size: int) -> None:
     state = state_of(perceptron(), size)
     copy = replace(state, model=deepcopy(state.model))
     assert torch.equal(MCDropout().draw(state, 2)(inputs()), MCDropout().draw(copy, 2)(inputs()))
@@ -138,7 +138,7 @@ def own(kind: nn.Module) -> nn.Sequential:
 
 
 @pytest.mark.parametrize(("size", "strategy"), [(1, "tile"), (3, "tile"), (3, "loop")])
-def test_dropout_that_is_there_stays_where_it_is(size: int, strategy: str) -> None:
+def test_existing_dropout_modules_are_used_and_none_are_added(size: int, strategy: str) -> None:
     state = state_of(own(nn.Dropout(0.5)), size, strategy)
     assert not any(module._forward_pre_hooks for module in state.model.modules())
     x = inputs()
@@ -147,19 +147,19 @@ def test_dropout_that_is_there_stays_where_it_is(size: int, strategy: str) -> No
         (w0, b0), (w1, b1) = [effective(state, at, member if size > 1 else None) for at in ("0", "3")]
         matches = 0
         for pattern in range(2**6):
-            mask = kept(pattern, 6) * (1 - RATE) / 0.5
+            mask = mask_of(pattern, 6) * (1 - RATE) / 0.5
             logits = ((x @ w0.T + b0) * mask).tanh() @ w1.T + b1
             matches += torch.allclose(outputs[member], logits, rtol=0, atol=1e-10)
         assert matches == 1
 
 
-def test_dropout_of_probability_zero_is_none() -> None:
+def test_dropout_with_probability_0_counts_as_no_dropout() -> None:
     state = state_of(own(nn.Dropout(0.0)))
     assert [dropout_rate(module) for module in state.model.network] == [0, 0, 0, RATE]
 
 
 @pytest.mark.parametrize("name", ["lenet", "resnet20"])
-def test_dropout_comes_before_every_layer_with_weights_but_the_first(name: str) -> None:
+def test_dropout_is_applied_before_every_weight_layer_but_the_first(name: str) -> None:
     size = (32, 32)
     net = build_network(name, num_classes=4, in_channels=1, image_size=size)
     state = state_of(net, 2, "auto")
@@ -180,7 +180,7 @@ def transformer(of_attention: float) -> nn.Module:
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_an_encoder_drops_too(size: int) -> None:
+def test_draws_of_a_transformer_encoder_differ(size: int) -> None:
     state = state_of(transformer(0.0), size, "auto")
     x = inputs(6, 12)
     found = predict(MCDropout(), state, x, 2)
@@ -188,12 +188,12 @@ def test_an_encoder_drops_too(size: int) -> None:
     assert (found[0] - found[1]).abs().max() > 1e-3
 
 
-def test_the_mean_over_draws_is_that_over_masks() -> None:
+def test_draws_have_the_mean_and_variance_over_all_masks() -> None:
     net = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 1))
     state = state_of(net)
     x = inputs()
     draws = predict(MCDropout(), state, x, 600)[:, 0]
-    mean = state.model.eval()(x)[0].detach()  # of what is linear in the mask
+    mean = state.model.eval()(x)[0].detach()  # outputs are linear in the mask
     hidden = net[1](net[0](x)).detach()
     variance = (hidden * net[2].weight.detach()).square().sum(1, keepdim=True) * RATE / (1 - RATE)
     errors = (draws.mean(0) - mean) / (variance / 600).sqrt()
@@ -203,7 +203,7 @@ def test_the_mean_over_draws_is_that_over_masks() -> None:
     assert torch.equal(first, mean)
 
 
-def test_members_that_are_equal_come_apart() -> None:
+def test_equal_members_differ_after_training() -> None:
     algorithm = MCDropout(dropout_rate=0.3)
     state = algorithm.init(lambda: Model(ensemble(perceptron(), 3, init="ones")), 100, 5)
     for _ in range(2):
@@ -213,12 +213,12 @@ def test_members_that_are_equal_come_apart() -> None:
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, float("nan")])
-def test_the_rate_is_a_probability(rate: float) -> None:
+def test_a_dropout_rate_not_between_0_and_1_is_refused(rate: float) -> None:
     with pytest.raises(InputError, match="above 0 and below 1"):
         MCDropout(dropout_rate=rate)
 
 
-def test_what_has_no_mask_for_all_examples_is_refused() -> None:
+def test_networks_without_a_common_mask_for_all_examples_are_refused() -> None:
     with pytest.raises(InputError, match="nothing can be dropped in this Linear"):
         MCDropout().init(lambda: Model(nn.Linear(3, 1), Gaussian()), 10, 10)
     with pytest.raises(InputError, match=r"self_attn drops attention weights.*set its dropout to 0"):
@@ -231,7 +231,7 @@ def test_what_has_no_mask_for_all_examples_is_refused() -> None:
         MCDropout().draw(state, 0)(inputs())
 
 
-def test_a_state_whose_network_drops_nothing_is_refused() -> None:
+def test_predicting_from_a_state_without_dropout_is_refused() -> None:
     state = MAP().init(lambda: Model(perceptron()), 10, 1)
     with pytest.raises(InputError, match="all draws would be the same: train it with MCDropout"):
         predict(MCDropout(), state, inputs(), 2)

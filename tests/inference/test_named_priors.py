@@ -1,4 +1,4 @@
-"""Point estimates under priors of the user's own: modes in closed form, or found by brute force."""
+"""Point estimates with user-defined priors, against modes in closed form or from a grid search."""
 
 import math
 from collections.abc import Callable
@@ -29,7 +29,7 @@ EACH = pytest.mark.parametrize("optimizer", OPTIMIZERS)
 LOC = torch.tensor([[0.5, -1.0, 2.0]], dtype=torch.float64)
 SCALE = torch.tensor([[0.3, 1.0, 0.6]], dtype=torch.float64)
 
-pytestmark = pytest.mark.usefixtures("unchecked")  # checks take most of the time of a step so small
+pytestmark = pytest.mark.usefixtures("unchecked")  # annotation checks take most of the time of such small steps
 
 
 def regression(priors: dict[Any, Any]) -> Model:
@@ -38,8 +38,8 @@ def regression(priors: dict[Any, Any]) -> Model:
 
 
 @EACH
-def test_normal_priors_give_ridge_regression_and_a_flat_one_no_penalty(optimizer: str) -> None:
-    """Means and scales of each weight's own; the bias has neither prior nor decay."""
+def test_normal_priors_give_ridge_regression_and_a_flat_prior_no_penalty(optimizer: str) -> None:
+    """Each weight has its own prior mean and scale; the bias has neither prior nor decay."""
     model = regression({"weight": dist.Normal(LOC, SCALE), "bias": None})
     found = fit_tensors(OPTIMIZERS[optimizer], model, *data(), num_steps=STEPS).model.network
     x, y = data()
@@ -51,7 +51,7 @@ def test_normal_priors_give_ridge_regression_and_a_flat_one_no_penalty(optimizer
 
 
 def mode(log_density: Callable[[Tensor], Tensor]) -> float:
-    """Where a function of one number is largest between -5 and 5, by trying a million numbers."""
+    """Return the argmax of a function between -5 and 5, on a grid of a million points."""
     grid = torch.linspace(-5, 5, 1_000_001, dtype=torch.float64)
     return float(grid[log_density(grid).argmax()])
 
@@ -69,8 +69,8 @@ HEAVY_TAILS = {
 
 @EACH
 @pytest.mark.parametrize("name", HEAVY_TAILS)
-def test_the_mode_under_heavy_tails_is_the_one_that_brute_force_finds(optimizer: str, name: str) -> None:
-    """Of a mean of 8 numbers with noise 1."""
+def test_the_mode_under_heavy_tailed_priors_is_that_of_a_grid_search(optimizer: str, name: str) -> None:
+    """The weight is the unknown mean of 8 targets with noise 1."""
     y = 1.5 + torch.randn(8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     prior = HEAVY_TAILS[name]
     net = nn.Linear(1, 1, bias=False).double()
@@ -85,23 +85,23 @@ def test_the_mode_under_heavy_tails_is_the_one_that_brute_force_finds(optimizer:
 
 
 @EACH
-def test_every_member_has_the_mode_that_it_has_alone(optimizer: str) -> None:
-    """Three networks with known weights and s, and unknown r under normal priors around 1."""
+def test_every_member_has_the_mode_of_a_single_network(optimizer: str) -> None:
+    """Three members with known weight and s, and unknown r with normal priors around 1."""
     problem = PROBLEMS[-1]
     state = fit_tensors(OPTIMIZERS[optimizer], problem.build(problem.priors()), *data(), num_steps=STEPS)
     found = draws(lambda sample: OPTIMIZERS[optimizer].draw(state, sample), 1)[0]
     close(found, problem.exact().mean, 1e-3)
 
 
-def test_members_have_modes_under_a_laplace_prior_of_their_own() -> None:
-    """Biases of three members, each fed its own part of the numbers: the mean, drawn to 0 by ``1 / scale``."""
+def test_each_member_has_the_mode_of_its_own_data_under_a_laplace_prior() -> None:
+    """The biases of three members, each fed its own part of the targets: their mean, soft-thresholded by the prior."""
     y = torch.tensor([2.0, 2.4, 1.0, 1.2, 0.1, -0.3], dtype=torch.float64)
     net = ensemble(nn.Linear(1, 1), 3, "ones", strategy="tile")
     for name, parameter in net.named_parameters():
         parameter.requires_grad_(name.endswith("bias"))
     model = Model(net, Gaussian(1.0), {"bias": dist.Laplace(torch.tensor(0.0), torch.tensor(0.5))}).double()
     algorithm = MAP(learning_rate=0.1, weight_decay=0.7, feed="split")
-    state = algorithm.init(lambda: model, 2, STEPS)  # 2 examples, as each member sees
+    state = algorithm.init(lambda: model, 2, STEPS)  # num_data is 2, the number of examples of each member
     for _ in range(STEPS):
         step(algorithm, state, (torch.zeros(6, 1, dtype=torch.float64), y))
     pulled = y.view(3, 2).sum(1) - y.view(3, 2).sum(1).sign() * 2
@@ -111,8 +111,8 @@ def test_members_have_modes_under_a_laplace_prior_of_their_own() -> None:
 
 
 @EACH
-def test_the_noise_that_a_likelihood_learns_has_the_prior_that_is_named(optimizer: str) -> None:
-    """The mode of ``log σ`` under N(0, 0.1²), with everything else known."""
+def test_a_prior_on_the_learned_noise_of_the_likelihood_is_used(optimizer: str) -> None:
+    """Compare with the mode of ``log σ`` under N(0, 0.1²), with all other parameters known."""
     y = 3 * torch.randn(20, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     net = nn.Linear(1, 1)
     net.requires_grad_(False)
@@ -150,8 +150,10 @@ PRIORS = {"0.weight": dist.Cauchy(precise(0.2), precise(0.4)), "*bias": dist.Lap
     ],
     ids=lambda algorithm: type(algorithm).__name__,
 )
-def test_a_step_moves_by_the_gradient_of_the_priors_and_the_loss_tells(algorithm: Inference[Any], size: int) -> None:
-    """The difference that the priors make, for all that is trained as `MAP` does; the rest keeps its decay."""
+def test_priors_add_their_gradient_to_the_step_and_their_density_to_the_loss(
+    algorithm: Inference[Any], size: int
+) -> None:
+    """Compare steps with and without priors, for algorithms that train as `MAP` does. Other parameters keep decay."""
 
     def stepped(priors: dict[str, Any]) -> tuple[Model, Tensor, dict[str, Tensor]]:
         torch.manual_seed(0)
@@ -181,10 +183,10 @@ def test_a_step_moves_by_the_gradient_of_the_priors_and_the_loss_tells(algorithm
 
 
 @EACH
-def test_factors_that_are_named_are_not_pulled_to_their_signs(optimizer: str) -> None:
+def test_factors_with_a_prior_are_not_decayed_to_their_signs(optimizer: str) -> None:
     net = ensemble(nn.Linear(3, 1, bias=False), 2, strategy="tile")
     net.network.weight.requires_grad_(False)
-    nn.init.zeros_(net.network.weight)  # no data to speak of
+    nn.init.zeros_(net.network.weight)  # the outputs do not depend on the factors
     model = Model(net, Gaussian(NOISE), {"r": None, "s": dist.Normal(0.4, 0.2)}).double()
     before = net.network.r.detach().clone()
     found = fit_tensors(OPTIMIZERS[optimizer], model, *data(), num_steps=STEPS).model.network.network
@@ -192,7 +194,7 @@ def test_factors_that_are_named_are_not_pulled_to_their_signs(optimizer: str) ->
     close(found.s.detach(), torch.full_like(found.s, 0.4), 1e-3)
 
 
-def test_priors_around_signs_stay_where_they_were_when_a_state_is_read_back() -> None:
+def test_priors_around_signs_are_restored_with_a_state() -> None:
     def build(seed: int) -> Model:
         torch.manual_seed(seed)
         return Model(
@@ -202,7 +204,7 @@ def test_priors_around_signs_stay_where_they_were_when_a_state_is_read_back() ->
     algorithm = MAP()
     saved, other = algorithm.init(lambda: build(0), 10, 10), algorithm.init(lambda: build(1), 10, 10)
     expected = saved.priors.ascend(1.0)
-    assert other.priors.ascend(1.0) == expected  # each at its own signs
+    assert other.priors.ascend(1.0) == expected  # each model has priors around its own signs
     other.load_state_dict(saved.state_dict())
     close(other.priors.ascend(1.0), expected)
 
@@ -220,17 +222,17 @@ HIERARCHICAL = Hierarchical(dist.HalfNormal(torch.tensor(1.0)), lambda scale, si
     ],
 )
 @pytest.mark.parametrize("algorithm", [MAP(), SWAG(), LastLayerLaplace(), DeepEnsemble(MAP(), 2)])
-def test_priors_without_a_mode_are_refused(algorithm: Inference[Any], prior: Any, words: str) -> None:
+def test_hierarchical_and_bounded_priors_are_refused(algorithm: Inference[Any], prior: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         algorithm.init(lambda: regression({"weight": prior}), 10, 10)
 
 
-def test_a_prior_for_nothing_is_refused() -> None:
+def test_a_prior_that_matches_no_parameter_is_refused() -> None:
     with pytest.raises(InputError, match="the prior for 'wieght' matches no parameter: the trained parameters are"):
         MAP().init(lambda: regression({"wieght": dist.Normal(0.0, 1.0)}), 10, 10)
 
 
-def test_what_no_rule_names_keeps_its_decay_whatever_its_default_prior() -> None:
+def test_parameters_without_a_prior_rule_keep_their_weight_decay() -> None:
     state = MAP(weight_decay=0.3).init(lambda: regression({"bias": dist.Normal(0.0, 1.0)}), 10, 10)
     decays = {id(p): group["weight_decay"] for group in state.stepper.optimizer.param_groups for p in group["params"]}
     assert decays[id(state.model.network.weight)] == 0.3

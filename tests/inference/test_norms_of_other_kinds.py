@@ -1,4 +1,4 @@
-"""Norms that training keeps frozen keep their statistics, and all kinds that track some get those of a draw."""
+"""Re-estimated norm statistics: frozen norms keep theirs, all other kinds with running statistics get new ones."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ BATCHES, BATCH, CHANNELS, LENGTH = 3, 4, 3, 6
 
 
 class Backbone(nn.Sequential):
-    """A linear layer and a norm that stays in eval mode."""
+    """A convolution and a norm that stays in eval mode."""
 
     def train(self, mode: bool = True) -> "Backbone":
         super().train(mode)
@@ -34,7 +34,7 @@ def batches() -> list[tuple[Tensor, Tensor]]:
 
 
 def filled(norm: nn.Module) -> nn.Module:
-    """With statistics that are not those of a norm that was just made."""
+    """Set random running statistics in place, and return the norm."""
     norm.running_mean.uniform_(-1, 1)
     norm.running_var.uniform_(0.5, 2)
     return norm
@@ -65,7 +65,7 @@ def member_convolution(of: dict[str, Tensor], at: str, x: Tensor, member: int | 
 
 
 def by_hand(net: Model, member: int | None, over: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased variance of what the last norm sees: of each batch, over these axes, and then over the rest."""
+    """Return mean and unbiased variance of the last norm's inputs: over these axes, then averaged over the others."""
     prefix = "network." if member is None else "network.network."
     of = {name.removeprefix(prefix): value for name, value in net.state_dict().items()}
     means, variances = [], []
@@ -93,7 +93,7 @@ KINDS: dict[str, tuple[Any, tuple[int, ...]]] = {
 @pytest.mark.parametrize(("size", "strategy"), [(1, "tile"), (3, "tile"), (3, "loop")])
 @pytest.mark.parametrize("frozen", KINDS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_norms_in_training_have_the_means_over_batches_behind_norms_that_stay_in_eval_mode(
+def test_statistics_are_means_over_batches_behind_norms_in_eval_mode(
     kind: str, frozen: str, size: int, strategy: str
 ) -> None:
     make, over = KINDS[kind]
@@ -103,12 +103,13 @@ def test_norms_in_training_have_the_means_over_batches_behind_norms_that_stay_in
     assert set(found) == {f"{prefix}.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
     means, variances = zip(*(by_hand(net, member, over) for member in ([None] if size == 1 else range(3))), strict=True)
     close(found[f"{prefix}.running_mean"], torch.stack(means).mean(0))
-    if size == 1 or over == (2,) or strategy == "loop":  # one batch norm's variance is over the rows of all members
+    # With "tile", the variance of a shared batch norm is over the rows of all members.
+    if size == 1 or over == (2,) or strategy == "loop":
         close(found[f"{prefix}.running_var"], torch.stack(variances).mean(0))
 
 
 @pytest.mark.parametrize("strategy", ["tile", "loop"])
-def test_norms_of_the_members_own_have_theirs(strategy: str) -> None:
+def test_norms_of_each_member_have_the_statistics_of_that_member(strategy: str) -> None:
     net = model(nn.BatchNorm1d(CHANNELS), nn.BatchNorm1d(CHANNELS), 3, strategy, "member")
     found = reestimate_norms(net, {}, batches())
     for member in range(3):
@@ -119,13 +120,13 @@ def test_norms_of_the_members_own_have_theirs(strategy: str) -> None:
 
 
 class NormAndActivation(nn.BatchNorm2d):
-    """A subclass with an activation, as some libraries have it."""
+    """A batch norm subclass with an activation, as in some libraries."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).relu()
 
 
-def test_a_subclass_is_a_batch_norm() -> None:
+def test_subclasses_of_batch_norm_are_reestimated() -> None:
     make = NormAndActivation
 
     def net() -> Model:
@@ -147,11 +148,11 @@ def test_a_subclass_is_a_batch_norm() -> None:
     [
         nn.BatchNorm1d(CHANNELS, momentum=0.0),
         nn.InstanceNorm1d(CHANNELS, track_running_stats=True, momentum=0.0),
-        nn.InstanceNorm1d(CHANNELS, track_running_stats=True, momentum=None),  # torch takes it for 0
+        nn.InstanceNorm1d(CHANNELS, track_running_stats=True, momentum=None),  # torch treats it as 0
         nn.InstanceNorm1d(CHANNELS),
     ],
 )
-def test_norms_whose_statistics_training_never_changes_keep_them(norm: nn.Module) -> None:
+def test_norms_that_never_update_their_statistics_keep_them(norm: nn.Module) -> None:
     net = Model(nn.Sequential(norm, nn.Flatten(), nn.Linear(CHANNELS * LENGTH, 2)), Gaussian()).double()
     before = through_bytes(net.state_dict())
     net.train()(batches()[0][0])
@@ -161,11 +162,11 @@ def test_norms_whose_statistics_training_never_changes_keep_them(norm: nn.Module
 
 
 @pytest.mark.parametrize("strategy", ["tile", "loop"])
-def test_modes_momenta_and_hooks_are_put_back(strategy: str) -> None:
+def test_modes_momenta_and_hooks_are_restored(strategy: str) -> None:
     norm = nn.InstanceNorm1d(CHANNELS, affine=True, track_running_stats=True, momentum=0.3)
     net = model(norm, nn.BatchNorm1d(CHANNELS, momentum=None), 3, strategy).eval()
     net.network.network[1].training = True
-    net.network.network[0][1].training = True  # by hand, against its own train()
+    net.network.network[0][1].training = True  # set directly, unlike its train()
     before, modes = through_bytes(net.state_dict()), [module.training for module in net.modules()]
     reestimate_norms(net, {}, batches())
     assert differences(before, net.state_dict()) == []
@@ -179,7 +180,7 @@ def test_modes_momenta_and_hooks_are_put_back(strategy: str) -> None:
     assert modes == [module.training for module in net.modules()]
 
 
-def test_instances_need_no_second_example() -> None:
+def test_instance_norms_accept_batches_of_one_example() -> None:
     net = model(nn.InstanceNorm1d(CHANNELS, affine=True, track_running_stats=True), nn.BatchNorm1d(CHANNELS))
     singles = [(x[i : i + 1], y[i : i + 1]) for x, y in batches() for i in range(BATCH)]
     found, together = reestimate_norms(net, {}, singles), reestimate_norms(net, {}, batches())
@@ -187,8 +188,8 @@ def test_instances_need_no_second_example() -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_swag_draws_with_the_frozen_statistics_as_they_are() -> None:
-    """The backbone is all that there is: any draw is the network with its statistics, and no other."""
+def test_swag_draws_use_the_frozen_statistics() -> None:
+    """The only norm is frozen, so every draw predicts with its stored statistics."""
     net = nn.Sequential(Backbone(nn.Conv1d(CHANNELS, CHANNELS, 1), filled(nn.BatchNorm1d(CHANNELS))), nn.Flatten())
     net.append(nn.Linear(CHANNELS * LENGTH, 2))
     x = torch.cat([x for x, _ in batches()])

@@ -1,4 +1,4 @@
-"""NUTS: the exact posterior of every member, chains that go on after any transition, and what is refused."""
+"""NUTS: the exact posterior of every member, resuming after any transition, and what is refused."""
 
 import itertools
 from functools import partial
@@ -41,11 +41,11 @@ def test_every_member_has_its_exact_posterior(problem: Problem, unchecked: None)
     found = draws(partial(SAMPLER.draw, state), KEPT)[chain_order(KEPT)]
     assert misses_of_chain(found, expected) == []
     if problem.members > 1 and problem.unknown == "base":
-        assert misses_of_chain(found, problem.exact())  # where they share it, it is another one
+        assert misses_of_chain(found, problem.exact())  # a shared weight has another posterior
 
 
 def network(dtype: torch.dtype = torch.float64) -> Model:
-    """With a shared scale of the weights, and a positive one."""
+    """Return a network with a hierarchical prior on the first layer and positive weights in the last."""
     net = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Dropout(0.5), nn.Linear(2, 1, bias=False))
     with torch.no_grad():
         net[3].weight.abs_()
@@ -59,8 +59,8 @@ def steps(algorithm: NUTS, state: Any, numbers: range) -> None:
             take_step(algorithm, state, data(), step)
 
 
-def test_a_chain_goes_on_after_any_transition() -> None:
-    algorithm = NUTS(chains=2, warmup=0.75, keep=4, max_tree_depth=3)  # adapts the masses twice
+def test_a_chain_resumes_bit_for_bit_after_any_transition() -> None:
+    algorithm = NUTS(chains=2, warmup=0.75, keep=4, max_tree_depth=3)  # adapts the mass matrix twice
 
     def fresh(seed: int) -> Any:
         with seeded(seed):
@@ -89,7 +89,7 @@ def test_a_chain_goes_on_after_any_transition() -> None:
     assert differences(saved[13], other.state_dict())
 
 
-def test_nothing_of_pyro_is_left_changed() -> None:
+def test_pyros_validation_settings_and_parameter_store_are_unchanged() -> None:
     def validation() -> list[bool]:
         return [part.is_validation_enabled() for part in (pyro.infer, pyro.distributions, pyro.poutine)]
 
@@ -102,7 +102,7 @@ def test_nothing_of_pyro_is_left_changed() -> None:
     assert validation() == before == [True] * 3
 
 
-def test_priors_of_every_kind_are_kept_to() -> None:
+def test_hierarchical_and_positive_priors_are_sampled() -> None:
     algorithm = NUTS(max_tree_depth=3, keep=5)
     state = algorithm.init(network, 10, 20)
     steps(algorithm, state, range(20))
@@ -112,7 +112,7 @@ def test_priors_of_every_kind_are_kept_to() -> None:
     assert all((draw["network.3.weight"] > 0).all() for draw in chain.kept)
 
 
-def test_members_and_chains_are_networks_of_their_own() -> None:
+def test_each_member_of_each_chain_is_a_separate_network() -> None:
     built = []
 
     def build() -> Model:
@@ -147,7 +147,7 @@ def plain(*layers: nn.Module, priors: Any = None) -> Model:
     return Model(nn.Sequential(nn.Linear(3, 2), *layers), Gaussian(1.0), priors or {}).double()
 
 
-def test_a_chain_that_never_moved_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_chain_that_never_moved_logs_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     algorithm = NUTS(chains=2, warmup=0.5, keep=3, max_tree_depth=3)
     state = fit_tensors(algorithm, network, *data(), 12)
     assert not caplog.messages
@@ -157,13 +157,13 @@ def test_a_chain_that_never_moved_is_said(caplog: pytest.LogCaptureFixture) -> N
     assert "are equal in chain 1 of 2" in caplog.messages[0]
 
 
-def test_weights_of_examples_are_refused() -> None:
+def test_a_batch_with_example_weights_is_refused() -> None:
     algorithm, (x, y) = NUTS(), data()
     with pytest.raises(InputError, match="nuts does not support example weights, and the batch has weights"):
         one_step(algorithm, algorithm.init(network, len(x), 3), Batch(x, y, torch.ones(len(x))))
 
 
-def test_a_batch_that_is_not_all_the_data_is_refused() -> None:
+def test_a_batch_smaller_than_the_data_is_refused() -> None:
     with pytest.raises(InputError, match="nuts requires all 10 examples in every step, and the batch has 5: set batch"):
         fit_tensors(NUTS(), network, *data(), 4, batch_size=5)
 
@@ -182,7 +182,7 @@ def test_networks_that_cannot_be_sampled_are_refused() -> None:
         NUTS().init(lambda: plain(priors={"weight": dist.LogNormal(0.0, 1.0)}), 10, 4)
 
 
-def test_a_network_that_is_too_large_is_told_how_long_it_would_take() -> None:
+def test_a_too_large_network_is_refused_with_an_estimate_of_the_time() -> None:
     algorithm = NUTS(max_parameters=7, max_tree_depth=20, chains=2)
     state = algorithm.init(network, 10, 4)
     before = through_bytes(state.state_dict())
@@ -206,13 +206,13 @@ def test_a_network_that_is_too_large_is_told_how_long_it_would_take() -> None:
         ({"keep": 0}, "at least 1 draw is kept"),
     ],
 )
-def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         NUTS(**options)
 
 
 @pytest.mark.parametrize(("num_steps", "skipped", "keep"), [(100, 0.3, 7), (10, 0.0, 10), (10, 0.5, 50), (1, 0.9, 3)])
-def test_steps_are_kept_evenly(num_steps: int, skipped: float, keep: int) -> None:
+def test_kept_steps_are_evenly_spaced_and_include_the_last(num_steps: int, skipped: float, keep: int) -> None:
     thinning = Thinning(num_steps, skipped, keep)
     kept = [step for step in range(num_steps) if thinning.keeps(step)]
     assert len(kept) == min(keep, num_steps - thinning.first)
@@ -223,7 +223,7 @@ def test_steps_are_kept_evenly(num_steps: int, skipped: float, keep: int) -> Non
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 32])
-def test_every_draw_comes_once_the_latest_first_and_far_apart(count: int) -> None:
+def test_spread_gives_each_draw_once_the_latest_first_and_spaced_apart(count: int) -> None:
     numbers = [spread(range(count), sample) for sample in range(2 * count)]
     assert sorted(numbers[:count]) == list(range(count))
     assert numbers[count:] == numbers[:count]

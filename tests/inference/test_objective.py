@@ -1,4 +1,4 @@
-"""What is minimised: weights of examples, and an objective of one's own, under every method with gradients."""
+"""The objective: weights of examples and custom objectives, for every gradient-based method."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,8 +37,8 @@ def assert_same(one: Any, other: Any) -> None:
 
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("name", [*METHODS, "pyro"])
-def test_an_example_counts_as_its_weight_says(name: str, parts: int) -> None:
-    """Weights 2, 1, 1, 0 are the batch with the first of four twice, and without the last."""
+def test_a_weight_of_2_equals_repeating_the_example(name: str, parts: int) -> None:
+    """Weights 2, 1, 1, 0 equal a batch that repeats the first of four examples and omits the last."""
     algorithm = THROUGH_PYRO if name == "pyro" else METHODS[name]
     if isinstance(algorithm, DeepEnsemble):
         algorithm = replace(algorithm, of=replace(algorithm.of, accumulate=parts))
@@ -54,14 +54,14 @@ def test_an_example_counts_as_its_weight_says(name: str, parts: int) -> None:
         with seeded("step", number):
             other = step(algorithm, repeated, batch_of(rows[:, [0, 0, 1, 2]].flatten()))
         for term in ("loss", "log_lik", "accuracy"):
-            rounding = 1e-6 if term == "accuracy" else 1e-9  # which is a mean in float32
+            rounding = 1e-6 if term == "accuracy" else 1e-9  # the accuracy is a mean in float32
             torch.testing.assert_close(getattr(one, term), getattr(other, term), rtol=rounding, atol=1e-12)
     assert_same(repeated, weighted)
 
 
 @pytest.mark.parametrize("algorithm", [MAP(), IVON(), SVI(), SVI(guide="low-rank", rank=2, initial_scale=1e-9)])
-def test_the_accuracy_is_of_what_is_known_in_however_many_parts(algorithm: Inference[Any]) -> None:
-    """Of 6 known examples of 12, none is in the last third."""
+def test_the_accuracy_ignores_masked_targets_with_any_accumulation(algorithm: Inference[Any]) -> None:
+    """6 of 12 targets are known, and none of them is in the last third."""
     targets = torch.tensor([0, 1, 2, 0, 1, -1, -1, 2, -1, -1, -1, -1])
     x = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
     found = []
@@ -76,7 +76,7 @@ def test_the_accuracy_is_of_what_is_known_in_however_many_parts(algorithm: Infer
     assert found[0] * 6 == pytest.approx(round(found[0] * 6), abs=1e-5)
 
 
-def test_members_that_split_a_batch_take_the_weights_along() -> None:
+def test_feed_split_splits_the_weights_with_the_batch() -> None:
     algorithm = MAP(feed="split")
     rows = torch.arange(48).view(-1, 4)
     weighted, repeated = begun(algorithm), begun(algorithm)
@@ -89,7 +89,7 @@ def test_members_that_split_a_batch_take_the_weights_along() -> None:
 
 @dataclass(frozen=True)
 class Scaled:
-    """A part of the usual objective, for each example."""
+    """The usual objective times a constant."""
 
     part: float = 0.5
 
@@ -99,8 +99,8 @@ class Scaled:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_an_objective_of_ones_own_is_what_is_minimised(name: str) -> None:
-    """Half of the loss: without noise, decay and prior that is half of the step of SGD."""
+def test_a_custom_objective_replaces_the_loss_of_a_step(name: str) -> None:
+    """The step reports the scaled loss and the same log-likelihood."""
     algorithm: Any = METHODS[name]
     algorithm = getattr(algorithm, "of", algorithm)
     usual, scaled = begun(algorithm), begun(replace(algorithm, objective=Scaled()))
@@ -113,7 +113,7 @@ def test_an_objective_of_ones_own_is_what_is_minimised(name: str) -> None:
     torch.testing.assert_close(one.loss - other.loss, -0.5 * one.log_lik)
 
 
-def test_half_of_the_loss_is_half_of_the_step() -> None:
+def test_half_the_loss_halves_a_step_of_sgd() -> None:
     algorithm = MAP(weight_decay=0.0, momentum=0.0, schedule="constant")
     before = dict(begun(algorithm).model.named_parameters())
     usual, scaled = begun(algorithm), begun(algorithm)
@@ -124,6 +124,6 @@ def test_half_of_the_loss_is_half_of_the_step() -> None:
         torch.testing.assert_close(half, moved / 2, rtol=1e-9, atol=1e-14)
 
 
-def test_svi_through_pyro_has_an_objective_of_its_own() -> None:
+def test_svi_through_pyro_refuses_a_custom_objective() -> None:
     with pytest.raises(InputError, match="Scaled requires independent guides"):
         begun(replace(THROUGH_PYRO, objective=Scaled()))

@@ -1,4 +1,4 @@
-"""Data of a member's own: each member has its order, its augmentation and its weights, and sees nothing else."""
+"""`feed` "own" and "bootstrap": each member has its own order, augmentation and weights of the data."""
 
 import math
 from dataclasses import replace
@@ -9,7 +9,7 @@ import torch
 from algorithms import CASES, builder, digits, trained
 from states import differences, through_bytes
 from torch import Tensor, nn
-from toy_data import COUNT, SIZE, Again, X, Y, loader, names, on_cpu
+from toy_data import COUNT, SIZE, Again, X, Y, indices_of, loader, on_cpu
 
 from bayes_share.errors import InputError
 from bayes_share.inference import MAP, DeepEnsemble, Distill, Inference, Training, batches_of, fit_tensors
@@ -34,7 +34,7 @@ def epoch(source: Source, seed: int = 0, number: int = 0) -> list[Batch]:
     return list(source.epoch(seed, number, 0))
 
 
-def test_each_member_has_each_example_once_and_an_order_of_its_own() -> None:
+def test_each_member_sees_each_example_once_in_its_own_order() -> None:
     source = batches_of((torch.arange(10), torch.arange(10)), 4, "pad").fed(Feeding(3))
     assert source.num_data, source.steps_per_epoch == (10, 3)
     inputs = torch.stack([batch.inputs.view(3, 4) for batch in epoch(source)], 1).flatten(1)
@@ -47,7 +47,7 @@ def test_each_member_has_each_example_once_and_an_order_of_its_own() -> None:
     assert all(torch.equal(one.inputs[:4], other.inputs) for one, other in zip(epoch(source), usual, strict=True))
 
 
-def test_augmentation_is_each_members_own() -> None:
+def test_each_member_has_its_own_augmentation() -> None:
     source = batches_of(digits("crop", 64), 64).fed(Feeding(2))
     (batch,) = epoch(source)
     plain = source.inputs(source.data.train.images).flatten(1)
@@ -59,7 +59,7 @@ def test_augmentation_is_each_members_own() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["tile", "loop"])
-def test_what_is_fed_to_a_member_reaches_it_alone(strategy: Any) -> None:
+def test_a_members_inputs_affect_only_its_own_gradients(strategy: Any) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 1))
     model = Model(ensemble(net, 3, "normal", strategy=strategy), Gaussian(1.0)).double()
@@ -82,7 +82,7 @@ def test_what_is_fed_to_a_member_reaches_it_alone(strategy: Any) -> None:
         assert differs[1] or name.endswith("1.bias"), name
 
 
-def test_the_gradient_is_that_of_each_members_weighted_data() -> None:
+def test_bootstrap_gradients_are_those_of_each_members_weighted_data() -> None:
     net = nn.Linear(2, 1, bias=False)
     model = Model(ensemble(net, 2, "normal"), Gaussian(1.0)).double()
     x, y = X.double(), Y.double()
@@ -98,11 +98,11 @@ def test_the_gradient_is_that_of_each_members_weighted_data() -> None:
         assert torch.allclose(layer.s.grad[member], expected, rtol=1e-6)  # weights are float32
 
 
-def test_a_bootstrap_draws_as_many_as_there_are_and_is_the_same_in_every_epoch() -> None:
+def test_bootstrap_counts_sum_to_the_data_size_and_are_equal_in_all_epochs() -> None:
     members, count = 200, 500
     counts = bootstrap_counts(count, 0, members, CPU)
     assert torch.equal(counts.sum(1), torch.full((members,), float(count)))
-    # Of 100,000 numbers 1/e are 0, the standard error of which is below 0.0016.
+    # 1/e of 100,000 counts are expected to be 0, with a standard error below 0.0016.
     assert (counts == 0).double().mean().item() == pytest.approx(math.exp(-1), abs=0.008)
     assert not torch.equal(counts, bootstrap_counts(count, 1, members, CPU))
     assert len(counts.unique(dim=0)) == members
@@ -116,7 +116,7 @@ def test_a_bootstrap_draws_as_many_as_there_are_and_is_the_same_in_every_epoch()
         assert torch.equal(seen, own)
 
 
-def test_parts_of_a_batch_that_count_nothing_leave_finite_gradients() -> None:
+def test_parts_of_a_batch_with_zero_weights_have_zero_gradients() -> None:
     model = Model(ensemble(nn.Linear(2, 1), 2, "normal"), Gaussian(1.0))
     batch = Batch(X[:4], Y[:4], torch.zeros(4))
     MAP(feed="bootstrap", accumulate=2).descent.steps.add_gradient(model, batch)
@@ -125,7 +125,7 @@ def test_parts_of_a_batch_that_count_nothing_leave_finite_gradients() -> None:
 
 @pytest.mark.parametrize("feed", ["own", "bootstrap"])
 @pytest.mark.parametrize("name", FED)
-def test_a_training_that_was_stopped_goes_on_with_the_same_bits(name: str, feed: str) -> None:
+def test_a_resumed_training_ends_with_the_same_bits(name: str, feed: str) -> None:
     case, data = FED[name], digits("crop", 96)
 
     def training() -> Training:
@@ -140,8 +140,8 @@ def test_a_training_that_was_stopped_goes_on_with_the_same_bits(name: str, feed:
     assert differences(tiled.state.state_dict(), whole.state.state_dict())
 
 
-@pytest.mark.parametrize("name", sorted(FED.keys() - {"deep-ensemble"}))  # whose networks have data of their own
-def test_of_one_member_own_data_are_an_ordinary_batch(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(FED.keys() - {"deep-ensemble"}))  # its networks have their own data
+def test_with_one_member_own_data_are_ordinary_batches(name: str) -> None:
     case, data = FED[name], digits("crop", 96)
 
     def build() -> Model:
@@ -156,7 +156,7 @@ def test_of_one_member_own_data_are_an_ordinary_batch(name: str) -> None:
     assert math.isfinite(single.history[-1]["loss"])
 
 
-def test_own_data_move_equal_members_apart() -> None:
+def test_equal_members_differ_after_training_on_their_own_data() -> None:
     build = builder(3, init="ones")
     with pytest.raises(InputError, match='feed with "own" or "split"'):
         Training(MAP(), build, batches_of(digits(), 48), 1)
@@ -165,7 +165,7 @@ def test_own_data_move_equal_members_apart() -> None:
     assert not torch.equal(s[0], s[1])
 
 
-def test_tensors() -> None:
+def test_fit_tensors_accepts_feed_bootstrap() -> None:
     model = Model(ensemble(nn.Linear(2, 1), 2, "normal"), Gaussian(10.0))
     algorithm = MAP(feed="bootstrap", learning_rate=1e-4)
     state = fit_tensors(algorithm, model, X, Y, 3, 4)
@@ -174,7 +174,7 @@ def test_tensors() -> None:
 
 @pytest.mark.parametrize("last_batch", ["drop", "pad"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_loader_has_an_order_for_each_member(workers: int, last_batch: Any) -> None:
+def test_a_loader_gives_each_member_its_own_order(workers: int, last_batch: Any) -> None:
     source = on_cpu(batches_of(loader(num_workers=workers), last_batch=last_batch)).fed(Feeding(3))
     usual = epoch(on_cpu(batches_of(loader(), last_batch=last_batch)))
     batches = epoch(source)
@@ -185,7 +185,7 @@ def test_a_loader_has_an_order_for_each_member(workers: int, last_batch: Any) ->
         weights = torch.ones(3 * SIZE) if batch.weights is None else batch.weights
         for member in range(3):
             rows = slice(member * SIZE, (member + 1) * SIZE)
-            seen[member] += names(batch.inputs[rows][weights[rows] > 0])
+            seen[member] += indices_of(batch.inputs[rows][weights[rows] > 0])
     count = COUNT if last_batch == "pad" else COUNT // SIZE * SIZE
     assert all(len(set(order)) == len(order) == count for order in seen)
     assert len(set(map(tuple, seen))) == 3
@@ -202,7 +202,7 @@ def test_a_loader_has_an_order_for_each_member(workers: int, last_batch: Any) ->
         (Again(), "own", "a Again has one order, and not one for each of 2 members"),
     ],
 )
-def test_what_has_one_order_refuses(data: Any, feed: str, message: str) -> None:
+def test_data_with_only_one_order_are_refused(data: Any, feed: str, message: str) -> None:
     model = Model(ensemble(nn.Linear(2, 1), 2, "normal"), Gaussian(10.0))
     options = {"num_data": COUNT, "steps_per_epoch": 6} if isinstance(data, Again) else {}
     with pytest.raises(InputError, match=message):
@@ -210,8 +210,8 @@ def test_what_has_one_order_refuses(data: Any, feed: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("members", [1, 2])
-def test_the_networks_of_a_deep_ensemble_have_data_of_their_own(members: int) -> None:
-    """The first network of single ones sees the usual order, and so is, bit for bit, the one that sees what all see."""
+def test_networks_of_a_deep_ensemble_have_their_own_data(members: int) -> None:
+    """With single networks, the first one sees the usual order and equals, bit for bit, the one with feed="tile"."""
 
     def trained(algorithm: Inference[Any]) -> list[torch.Tensor]:
         training = Training(algorithm, builder(members), batches_of(digits(), 48), 2)

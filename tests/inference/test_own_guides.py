@@ -1,4 +1,4 @@
-"""Guides of one's own: they find known posteriors, the documentation's runs, and what is no guide is refused."""
+"""User-defined guides: they find known posteriors, the documented one runs, and invalid ones are refused."""
 
 import re
 from functools import partial
@@ -22,7 +22,7 @@ from bayes_share.sharing import ensemble
 
 
 class Triangle(Guide):
-    """A normal distribution with any covariance, by its Cholesky factor."""
+    """A normal guide with a full covariance, given by its Cholesky factor."""
 
     def __init__(self, pieces: Any, scale: float = 0.3) -> None:
         super().__init__(pieces)
@@ -37,7 +37,7 @@ class Triangle(Guide):
 
 
 class Heavy(Guide):
-    """Student's t-distribution of three degrees of freedom for each number."""
+    """Independent Student's t-distributions with three degrees of freedom."""
 
     def __init__(self, pieces: Any) -> None:
         super().__init__(pieces)
@@ -58,12 +58,12 @@ def test_a_structured_guide_finds_the_exact_posterior_of_every_member(unchecked:
     exact = problem.exact().covariance[0]
     sd = exact.diagonal().sqrt()
     assert (correlations - exact / sd.outer(sd)).abs().max() < 0.2 + 4 / 1000**0.5
-    assert misses(found, problem.mean_field())  # which an independent guide finds
+    assert misses(found, problem.mean_field())  # the solution of an independent guide
 
 
 @pytest.mark.slow
-def test_a_students_t_guide_becomes_a_students_t_prior_where_there_are_no_data(unchecked: None) -> None:
-    """The divergence is least, 0, where guide and prior are one."""
+def test_without_data_a_students_t_guide_fits_a_students_t_prior(unchecked: None) -> None:
+    """The divergence has its minimum, 0, if guide and prior are equal."""
     model = Model(nn.Linear(2, 1, bias=False), Gaussian(1e6), {"weight": dist.StudentT(3.0, 1.0, 0.5)}).double()
     algorithm = SVI(guide=Heavy, learning_rate=0.08, num_particles=4)
     state = fit_tensors(algorithm, model, torch.zeros(4, 2).double(), torch.zeros(4).double(), 300)
@@ -79,7 +79,7 @@ def test_a_students_t_guide_becomes_a_students_t_prior_where_there_are_no_data(u
 
 
 @pytest.mark.parametrize("members", [1, 3])
-def test_draws_of_a_number_are_the_same_and_in_the_users_coordinates(members: int) -> None:
+def test_draws_are_reproducible_and_in_the_users_coordinates(members: int) -> None:
     net: nn.Module = nn.Linear(3, 2)
     net = net if members == 1 else ensemble(net, members, init="normal")
     model = Model(net, priors={"weight": dist.LogNormal(0.0, 1.0)})
@@ -95,7 +95,7 @@ def test_draws_of_a_number_are_the_same_and_in_the_users_coordinates(members: in
 
 
 class Shifted(MeanField):
-    """The parameters of a normal guide, and another distribution."""
+    """A subclass of the independent normal guide, with another distribution."""
 
     def __init__(self, pieces: Any) -> None:
         super().__init__(pieces, 0.1)
@@ -104,7 +104,7 @@ class Shifted(MeanField):
         return dist.Laplace(self.loc, self.scale).to_event(2)
 
 
-def test_a_subclass_is_not_taken_for_what_it_is_derived_from() -> None:
+def test_a_subclass_of_a_built_in_guide_goes_through_pyro() -> None:
     state = SVI(guide=Shifted).init(PROBLEMS[0].build(PROBLEMS[0].priors()), 10, 1)
     assert isinstance(state.bound, PyroBound)
     state = SVI(guide=Delta).init(PROBLEMS[0].build(PROBLEMS[0].priors()), 10, 1)
@@ -112,21 +112,21 @@ def test_a_subclass_is_not_taken_for_what_it_is_derived_from() -> None:
 
 
 class Normals(Heavy):
-    """Without the axes of an event."""
+    """A guide whose distribution has no event axes."""
 
     def distribution(self) -> Any:
         return dist.Normal(self.loc, 1.0)
 
 
 class Counts(Heavy):
-    """Without gradients."""
+    """A guide whose distribution has no `rsample`."""
 
     def distribution(self) -> Any:
         return dist.Poisson(self.loc.exp()).to_event(2)
 
 
 class Flat(Heavy):
-    """With a centre of another shape."""
+    """A guide whose `loc` has the wrong shape."""
 
     def __init__(self, pieces: Any) -> None:
         super().__init__(pieces)
@@ -151,7 +151,7 @@ class Flat(Heavy):
         (Flat, r"^the guide Flat must have a parameter loc of shape \[1, 3\]"),
     ],
 )
-def test_what_is_no_guide_is_refused_in_one_line(guide: Any, message: str, unchecked: None) -> None:
+def test_an_invalid_guide_is_refused_in_one_line(guide: Any, message: str, unchecked: None) -> None:
     with pytest.raises(InputError, match=message) as caught:
         SVI(guide=guide).init(PROBLEMS[0].build(PROBLEMS[0].priors()), 10, 1)
     assert "\n" not in str(caught.value)
@@ -159,7 +159,7 @@ def test_what_is_no_guide_is_refused_in_one_line(guide: Any, message: str, unche
         SVI(factor_guide=guide).init(PROBLEMS[3].build(PROBLEMS[3].priors()), 10, 1)
 
 
-def test_what_the_documentation_shows_runs() -> None:
+def test_the_documented_custom_guide_runs() -> None:
     page = (Path(__file__).parents[2] / "docs" / "guides" / "rank1_pyro.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```python\n(.*?)^```", page.split("## A guide of your own")[1], re.DOTALL | re.MULTILINE)
     names: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""A batch that is filled up with examples of weight 0 is the short one: its loss and its gradient."""
+"""A batch padded with examples of weight 0 has the loss and the gradient of the short batch."""
 
 import math
 from typing import Any
@@ -17,8 +17,8 @@ from bayes_share.sharing import ensemble
 PLAIN = MAP(optimizer="sgd", learning_rate=1e-3, momentum=0.0, weight_decay=0.0, schedule="constant")
 
 
-def written_out(order: list[list[int]], weight: torch.Tensor) -> tuple[list[float], torch.Tensor]:
-    """Gradient descent on the means over batches of any sizes, and the losses."""
+def explicit_descent(order: list[list[int]], weight: torch.Tensor) -> tuple[list[float], torch.Tensor]:
+    """Run gradient descent on mean losses over batches; return the losses and the final weight."""
     weight, losses = weight.clone().requires_grad_(), []
     for rows in order:
         errors = (X[rows] @ weight.T).squeeze(1) - Y[rows]
@@ -30,7 +30,7 @@ def written_out(order: list[list[int]], weight: torch.Tensor) -> tuple[list[floa
 
 
 @pytest.mark.parametrize("kind", ["tensors", "stateful"])
-def test_the_loss_is_that_of_the_examples_alone(kind: str) -> None:
+def test_losses_and_steps_ignore_the_padding(kind: str) -> None:
     make, told = KINDS[kind]
     model = Model(nn.Linear(2, 1, bias=False), Gaussian(2.0))
     start = model.network.weight.detach().clone()
@@ -40,7 +40,7 @@ def test_the_loss_is_that_of_the_examples_alone(kind: str) -> None:
         counted = int(batch.weights.sum())
         order.append(batch.inputs[:counted, 0].int().tolist())
     assert [len(rows) for rows in order] == [SIZE] * 5 + [2]
-    losses, expected = written_out(order, start)
+    losses, expected = explicit_descent(order, start)
     training = Training(PLAIN, lambda: model, batches_of(make(), **told, last_batch="pad"), 1)
     found = [float(info.loss) for info in training.steps()]
     assert found == pytest.approx(losses, rel=1e-5)
@@ -51,7 +51,7 @@ def test_the_loss_is_that_of_the_examples_alone(kind: str) -> None:
 
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_the_gradient_is_that_of_the_short_batch(members: int, accumulate: int) -> None:
+def test_the_gradient_of_a_padded_batch_is_that_of_the_short_batch(members: int, accumulate: int) -> None:
     def gradients(batch: Batch, parts: int) -> list[torch.Tensor]:
         torch.manual_seed(1)
         network = line().network
@@ -67,7 +67,7 @@ def test_the_gradient_is_that_of_the_short_batch(members: int, accumulate: int) 
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
-def test_where_nothing_remains_padding_changes_nothing() -> None:
+def test_pad_equals_drop_if_the_batch_size_divides_the_data() -> None:
     one, other = (
         fit_tensors(PLAIN, line, X[:20], Y[:20], 12, SIZE, last_batch=how).state_dict()["model"]  # type: ignore[arg-type]
         for how in ("drop", "pad")
@@ -75,7 +75,7 @@ def test_where_nothing_remains_padding_changes_nothing() -> None:
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_every_example_counts_once_in_an_epoch() -> None:
+def test_every_example_counts_once_in_the_train_nll_of_an_epoch() -> None:
     history: list[Any] = []
     algorithm = MAP(learning_rate=1e-9, schedule="constant")
     model = line()

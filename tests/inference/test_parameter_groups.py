@@ -1,4 +1,4 @@
-"""Groups of parameters for loops of one's own: factors are not decayed and have a rate of their own."""
+"""`parameter_groups` for custom training loops: factors have their own learning rate and no decay."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def by_kind(groups: list[dict[str, Any]]) -> dict[tuple[str, bool], dict[str, An
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_each_kind_has_its_rate_and_decay(wrapped: bool) -> None:
+def test_each_kind_of_parameter_has_its_rate_and_decay(wrapped: bool) -> None:
     net = Model(network()) if wrapped else network()
     groups = by_kind(parameter_groups(net, 0.1, weight_decay=0.2, factor_rate=0.3))
     assert {key: (group["lr"], group["weight_decay"]) for key, group in groups.items()} == {
@@ -41,7 +41,7 @@ def test_each_kind_has_its_rate_and_decay(wrapped: bool) -> None:
     assert sorted(map(id, found)) == sorted(id(own) for own in net.parameters() if own.requires_grad)
 
 
-def test_a_step_of_an_optimizer_leaves_factors_without_a_gradient_alone() -> None:
+def test_weight_decay_does_not_change_factors() -> None:
     net = network()
     for parameter in net.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -53,12 +53,12 @@ def test_a_step_of_an_optimizer_leaves_factors_without_a_gradient_alone() -> Non
         torch.testing.assert_close(parameter.detach(), before[name] * (1.0 if kept else 0.95))
 
 
-def test_what_is_no_ensemble_has_one_group() -> None:
+def test_a_plain_network_has_one_group() -> None:
     (group,) = parameter_groups(nn.Linear(3, 2), 0.1, weight_decay=0.2)
     assert (group["lr"], group["weight_decay"], len(group["params"])) == (0.1, 0.2, 2)
 
 
 @pytest.mark.parametrize("option", ["learning_rate", "weight_decay", "factor_rate"])
-def test_a_rate_below_0_is_refused(option: str) -> None:
+def test_a_negative_rate_or_decay_is_refused(option: str) -> None:
     with pytest.raises(InputError, match=f"{option} must be a number of 0 or more, and is -1"):
         parameter_groups(nn.Linear(3, 2), **{"learning_rate": 0.1, option: -1.0})

@@ -1,4 +1,4 @@
-"""The log-likelihood of each example under each draw, against densities written out."""
+"""The log-likelihood of each example under each draw, against explicit densities."""
 
 import math
 from typing import Any
@@ -37,7 +37,7 @@ def build() -> Model:
 
 
 @pytest.mark.parametrize("algorithm", [NUTS(), NUTS(chains=2), SVI(), DeepEnsemble(SVI(), 2)], ids=str)
-def test_a_learned_noise_is_that_of_the_draw(algorithm: Inference[Any]) -> None:
+def test_log_liks_use_the_learned_noise_of_each_draw(algorithm: Inference[Any]) -> None:
     x, y = data()
     state = fit_tensors(algorithm, build, x, y, 12)
     ranks = {"weight": 2, "bias": 1, "likelihood.log_noise": 0}
@@ -52,7 +52,7 @@ def test_a_learned_noise_is_that_of_the_draw(algorithm: Inference[Any]) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
 
 
-def test_members_and_ignored_positions() -> None:
+def test_log_liks_have_a_member_axis_and_leave_out_ignored_positions() -> None:
     x = torch.randn(6, 5, 4, generator=torch.Generator().manual_seed(0))
     y = torch.randint(3, (6, 5), generator=torch.Generator().manual_seed(1))
     y[0], y[1, 2:] = -1, -1
@@ -66,7 +66,7 @@ def test_members_and_ignored_positions() -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_inputs_and_targets_that_do_not_go_together_are_refused() -> None:
+def test_inputs_and_targets_of_different_lengths_are_refused() -> None:
     x, y = data()
     state = fit_tensors(SVI(), build, x, y, 1)
     with pytest.raises(InputError, match="11 inputs and 10 targets do not go together"):

@@ -1,4 +1,4 @@
-"""Draws of parameters: those that predict, by the user's names, with the moments of the posterior."""
+"""`posterior_samples`: the parameters that predict, under the user's names, with the moments of the posterior."""
 
 from dataclasses import replace
 from typing import Any
@@ -34,8 +34,8 @@ from bayes_share.priors import Hierarchical
 from bayes_share.sharing import ensemble, fold
 from bayes_share.sharing.member_networks import under_all_names
 
-POINTS = ("map", "mc-dropout", "deep-ensemble", "distill")
-DRAWING = {name: case for name, case in CASES.items() if name not in POINTS}
+POINT_ESTIMATES = ("map", "mc-dropout", "deep-ensemble", "distill")
+DRAWING = {name: case for name, case in CASES.items() if name not in POINT_ESTIMATES}
 DRAWING["distilled svi"] = Case(replace(CASES["distill"].algorithm, of=CASES["svi"].algorithm))
 DRAWING["nuts, 2 chains"] = Case(NUTS(max_tree_depth=2, chains=2), networks=2, batch_size=240, widths=(16,))
 DRAWING |= {
@@ -50,7 +50,7 @@ def images() -> Tensor:
 
 
 def outputs(forward: Forward, values: dict[str, Tensor]) -> Tensor:
-    """What the networks of a draw give with one draw of `posterior_samples`, by torch's `functional_call`."""
+    """Return the outputs of a draw's networks with one draw of `posterior_samples`, by `functional_call`."""
     found, first, is_one = [], 0, len(forward.parts) == 1
     for part in forward.parts:
         model, size = part.model.eval(), part.model.ensemble_size
@@ -68,7 +68,7 @@ def outputs(forward: Forward, values: dict[str, Tensor]) -> Tensor:
                 name: value if is_one or value.shape == by_name[name].shape else value[0] for name, value in own.items()
             }
             named = {f"{prefix}{name}".removeprefix("network."): value for name, value in shaped.items()}
-            everywhere = under_all_names(model.network, named)  # torch mistakes a module in two places
+            everywhere = under_all_names(model.network, named)  # functional_call mishandles a module in two places
             called = torch.func.functional_call(model.network, everywhere, (images(),), tie_weights=False)
             found.append(called if is_ensemble else called[None])
         first += size
@@ -77,7 +77,7 @@ def outputs(forward: Forward, values: dict[str, Tensor]) -> Tensor:
 
 @pytest.mark.parametrize("name", DRAWING)
 @pytest.mark.parametrize("form", ["single", "ensemble", "shared weight"])
-def test_they_are_the_parameters_that_predict(name: str, form: str) -> None:
+def test_samples_are_the_parameters_that_predict(name: str, form: str) -> None:
     case = DRAWING[name]
     run = trained(case_training(case, form_builder(case, FORMS[form], norm="none"), digits(), 2))
     expected = predict(case.algorithm, run.state, images(), 3)
@@ -121,7 +121,9 @@ LAST = ("2.weight", "2.bias")
     ],
     ids=str,
 )
-def test_their_names_and_shapes(algorithm: Any, networks: int, is_shared: bool, members: int) -> None:
+def test_samples_have_the_expected_names_and_shapes(
+    algorithm: Any, networks: int, is_shared: bool, members: int
+) -> None:
     samples = posterior_samples(algorithm, fit_tensors(algorithm, lambda: small(members), X, Y, 10), 2)
     axis = [networks * members] if networks * members > 1 else []
     expected = {name: [2, *([] if is_shared else axis), *shape] for name, shape in SHARED.items()}
@@ -135,7 +137,7 @@ def test_their_names_and_shapes(algorithm: Any, networks: int, is_shared: bool, 
         assert networks > 1 or not torch.equal(values[0], values[1]) or isinstance(algorithm, NUTS)
 
 
-def test_only_what_is_asked_for_is_kept() -> None:
+def test_names_selects_the_returned_samples() -> None:
     state = fit_tensors(IVON(), small(3), X, Y, 2)
     everything = posterior_samples(IVON(), state, 2)
     for names in ("*.weight", lambda name: name.endswith("weight")):
@@ -147,7 +149,7 @@ def test_only_what_is_asked_for_is_kept() -> None:
 
 
 @pytest.mark.parametrize("algorithm", [MAP(), MCDropout(), DeepEnsemble(networks=2)])
-def test_what_has_no_draws_of_parameters_is_refused(algorithm: Any) -> None:
+def test_algorithms_without_draws_of_parameters_are_refused(algorithm: Any) -> None:
     state = fit_tensors(algorithm, small, X, Y, 1)
     message = f"^this state of {type(algorithm).__name__} has no draws of parameters: {algorithm.not_drawn()}$"
     with pytest.raises(InputError, match=message):
@@ -157,7 +159,7 @@ def test_what_has_no_draws_of_parameters_is_refused(algorithm: Any) -> None:
 
 
 @pytest.mark.parametrize("algorithm", [SWAG(), SGHMC(), NUTS(), LastLayerLaplace()])
-def test_a_state_without_draws_yet_is_refused(algorithm: Any) -> None:
+def test_an_untrained_state_without_draws_is_refused(algorithm: Any) -> None:
     with pytest.raises(InputError, match="there are draws only once it is trained"):
         posterior_samples(algorithm, fit_tensors(algorithm, small, X, Y, 0), 1) if isinstance(
             algorithm, SWAG | SGHMC | NUTS
@@ -168,14 +170,14 @@ COUNT = 1000
 
 
 def scores(values: Tensor, mean: Tensor, sd: Tensor) -> float:
-    """The largest error of means and standard deviations of independent normal draws, in standard errors."""
+    """Return the largest error of means and standard deviations of independent normal draws, in standard errors."""
     of_mean = (values.mean(0) - mean) / sd * len(values) ** 0.5
     of_sd = (values.std(0) / sd - 1) * (2 * len(values)) ** 0.5
     return max(of_mean.abs().max().item(), of_sd.abs().max().item())
 
 
-def test_svi_has_the_moments_of_its_guide_in_the_users_coordinates() -> None:
-    """Of normal numbers, and of positive ones, whose logs are normal."""
+def test_svi_samples_have_the_moments_of_the_guide() -> None:
+    """Real parameters are normal, and the logs of positive parameters are normal."""
     model = small(3)
     model.priors = {"factor": dist.LogNormal(0.0, 0.2), "likelihood": dist.Normal(0.0, 1.0)}
     model.likelihood = Gaussian(0.3, learned=True)
@@ -195,7 +197,7 @@ def test_svi_has_the_moments_of_its_guide_in_the_users_coordinates() -> None:
     assert samples["0.r"].shape == (COUNT, 3, 3)
 
 
-def test_ivon_has_its_mean_and_standard_deviation() -> None:
+def test_ivon_samples_have_the_mean_and_standard_deviation_of_the_posterior() -> None:
     algorithm = IVON(hess_init=0.1)
     state = fit_tensors(algorithm, small(3), X, Y, 30)
     samples = posterior_samples(algorithm, state, COUNT)
@@ -203,7 +205,7 @@ def test_ivon_has_its_mean_and_standard_deviation() -> None:
         assert scores(samples[name], parameter.detach(), state.optimizer.sd(parameter)) < 5
 
 
-def test_swag_has_half_of_each_covariance() -> None:
+def test_swag_samples_have_half_the_diagonal_and_half_the_low_rank_variance() -> None:
     algorithm = SWAG(learning_rate=0.05, num_snapshots=8, rank=4)
     state = fit_tensors(algorithm, small(), X, Y, 40)
     samples = posterior_samples(algorithm, state, COUNT)
@@ -214,7 +216,7 @@ def test_swag_has_half_of_each_covariance() -> None:
         assert scores(values, moments.mean[f"network.{name}"], ((diagonal + low_rank) / 2).sqrt()) < 5
 
 
-def test_laplace_draws_the_exact_posterior_of_a_linear_regression() -> None:
+def test_laplace_samples_have_the_exact_posterior_of_a_linear_regression() -> None:
     weight_decay = 1 / (PRIOR_SD["base"] ** 2 * NUM_DATA)
     algorithm = LastLayerLaplace(
         learning_rate=0.02, schedule="constant", weight_decay=weight_decay, prior_precision=None, structure="full"
@@ -227,7 +229,7 @@ def test_laplace_draws_the_exact_posterior_of_a_linear_regression() -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_nuts_gives_what_it_kept_and_the_order_of_the_chain() -> None:
+def test_nuts_samples_are_the_kept_draws_in_the_order_of_the_chain() -> None:
     problem, algorithm = PROBLEMS[0], NUTS(warmup=0.25, keep=120, max_tree_depth=3)
     state = fit_tensors(algorithm, problem.build(problem.priors()), *data(), 160)
     found = posterior_samples(algorithm, state, 150)["weight"][chain_order(state.num_kept, 150)]
@@ -244,7 +246,7 @@ POINTS = torch.tensor([[0.5], [1.0], [-1.0]], dtype=torch.float64)
 
 
 def log_scale_moments() -> tuple[float, float]:
-    """Mean and sd of log s given y = 2 x + noise of 0.5, under w ~ N(0, s^2) and log s ~ N(0, 1), by quadrature."""
+    """Return mean and sd of log s given y = 2 x + noise of 0.5, with w ~ N(0, s²), log s ~ N(0, 1), by quadrature."""
     variance = 0.25 / POINTS.square().sum()
     log_scale = torch.linspace(-6, 6, 4001, dtype=torch.float64)
     log_density = dist.Normal(0.0, 1.0).log_prob(log_scale)
@@ -255,7 +257,7 @@ def log_scale_moments() -> tuple[float, float]:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_the_scale_of_a_hierarchical_prior_is_drawn_with_what_it_scales() -> None:
+def test_nuts_samples_the_scale_of_a_hierarchical_prior() -> None:
     from pyro.ops.stats import effective_sample_size
 
     algorithm = NUTS(warmup=0.3, keep=210, max_tree_depth=3)
@@ -274,10 +276,10 @@ def test_the_scale_of_a_hierarchical_prior_is_drawn_with_what_it_scales() -> Non
     ):
         error = deviation / effective_sample_size(values[None], 0, 1).sqrt()
         assert abs(values.mean() - expected) < 4 * error
-    assert abs(mean) > 0.3  # the prior's is 0
+    assert abs(mean) > 0.3  # the prior mean is 0
 
 
-def test_scales_of_hierarchical_priors_survive_a_checkpoint_and_older_ones_are_read() -> None:
+def test_hierarchical_scales_are_saved_and_older_checkpoints_are_read() -> None:
     algorithm = NUTS(warmup=0.5, keep=4, max_tree_depth=2)
 
     def build() -> Model:
@@ -291,15 +293,15 @@ def test_scales_of_hierarchical_priors_survive_a_checkpoint_and_older_ones_are_r
     assert list(before) == ["weight", "bias", "weight_scale"]
     assert all(torch.equal(before[name], after[name]) for name in before)
     for draw in saved["chains"][0]["kept"][1:]:
-        del draw["weight_scale"]  # as runs from before kept them
+        del draw["weight_scale"]  # as in older checkpoints
     other.load_state_dict(saved)
     assert list(posterior_samples(algorithm, other, 4)) == ["weight", "bias"]
     expected = predict(algorithm, state, POINTS, 4)
     assert torch.equal(predict(algorithm, other, POINTS, 4), expected)
 
 
-def test_svi_draws_scales_and_weights_together() -> None:
-    """Under a guide with correlations the two are drawn as one: large scales go with large weights."""
+def test_svi_samples_correlate_scales_with_weights() -> None:
+    """A full-rank guide draws the two jointly: large scales go with large weights."""
     algorithm = SVI(guide="full-rank", initial_scale=0.3)
     model = Model(nn.Linear(1, 1, bias=False), Gaussian(0.5), shared_scale()).double()
     state = fit_tensors(algorithm, model, POINTS, 2 * POINTS, 10)
@@ -319,7 +321,7 @@ def test_svi_draws_scales_and_weights_together() -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_what_is_no_state_of_the_algorithm_is_refused() -> None:
+def test_models_and_states_of_another_algorithm_are_refused() -> None:
     model = Model(nn.Linear(1, 1), Gaussian(0.5))
     with pytest.raises(InputError, match="draws are taken from the state that fit returns, not from a Model"):
         posterior_samples(NUTS(), model)

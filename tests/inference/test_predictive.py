@@ -1,4 +1,4 @@
-"""Every algorithm under every likelihood, and what they predict as one distribution."""
+"""Every algorithm with every likelihood, and the distributions that `predictive` returns."""
 
 import math
 import re
@@ -73,14 +73,14 @@ def network(outputs: int) -> nn.Module:
 
 
 def model(likelihood: Likelihood, outputs: int) -> Model:
-    """With a likelihood of its own, and a prior of what that learns, which samplers ask for."""
+    """Return a model with a copy of the likelihood and a prior on its learned parameters, which samplers need."""
     rules = {"likelihood": dist.Normal(0.0, 1.0)} if list(likelihood.parameters()) else {}
     return Model(network(outputs), deepcopy(likelihood), rules)
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
 @pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
-def test_every_algorithm_learns_and_predicts_under_every_likelihood(algorithm: Inference[Any], name: str) -> None:
+def test_every_algorithm_trains_and_predicts_with_every_likelihood(algorithm: Inference[Any], name: str) -> None:
     likelihood, outputs, y = LIKELIHOODS[name]
     batch_size = None if isinstance(algorithm, NUTS) else 12
     state = fit_tensors(algorithm, lambda: model(likelihood, outputs), X, y, 3, batch_size)
@@ -93,7 +93,7 @@ def test_every_algorithm_learns_and_predicts_under_every_likelihood(algorithm: I
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
-def test_students_learn_from_teachers_or_are_refused(name: str) -> None:
+def test_distill_accepts_likelihoods_with_a_closed_form_divergence_only(name: str) -> None:
     likelihood, outputs, y = LIKELIHOODS[name]
     teacher = model(likelihood, outputs)
     learn = partial(fit_tensors, Distill(), lambda: model(likelihood, outputs), X, y, 3, 12, teacher=teacher)
@@ -105,7 +105,7 @@ def test_students_learn_from_teachers_or_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["svi", "ivon", "swag", "laplace", "sghmc", "sgld", "nuts", "deep ensemble"])
-def test_what_needs_a_posterior_refuses_a_loss_that_has_none(name: str) -> None:
+def test_algorithms_that_need_a_posterior_refuse_beta(name: str) -> None:
     algorithm = DeepEnsemble(of=SVI(), networks=2) if name == "deep ensemble" else ALGORITHMS[name]
     message = "needs a posterior, and with beta=0.5 the loss is not a negative log-likelihood: take MAP"
     with pytest.raises(InputError, match=message) as caught:
@@ -113,7 +113,7 @@ def test_what_needs_a_posterior_refuses_a_loss_that_has_none(name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_step_minimises_by_beta_counts_by_weights_and_reports_the_likelihood() -> None:
+def test_a_step_uses_beta_and_weights_and_reports_the_log_likelihood() -> None:
     algorithm, likelihood = MAP(weight_decay=0.0), Gaussian("predicted", beta=1.0)
     state = fit_tensors(algorithm, Model(network(2), likelihood), X, MEANS, 0)
     outputs, weights = state.model(X).detach(), torch.arange(N) % 3.0
@@ -125,13 +125,13 @@ def test_a_step_minimises_by_beta_counts_by_weights_and_reports_the_likelihood()
 
 
 @pytest.mark.parametrize("algorithm", [MAP(), MCDropout(), DeepEnsemble(of=MAP(), networks=2)])
-def test_points_take_a_beta(algorithm: Inference[Any]) -> None:
+def test_point_estimates_accept_beta(algorithm: Inference[Any]) -> None:
     build = lambda: Model(network(2), Gaussian("predicted", beta=0.5))  # noqa: E731
     assert bool(predictive(algorithm, fit_tensors(algorithm, build, X, MEANS, 2), X).mean.isfinite().all())
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
-def test_curvature_in_the_outputs_is_never_negative_and_does_not_depend_on_the_targets(name: str) -> None:
+def test_output_curvature_is_positive_and_independent_of_the_targets(name: str) -> None:
     likelihood, outputs, y = LIKELIHOODS[name]
     found, far = (output_hessians(likelihood, torch.ones(N, outputs), targets) for targets in (y, y + 50))
     assert not found.requires_grad
@@ -139,7 +139,7 @@ def test_curvature_in_the_outputs_is_never_negative_and_does_not_depend_on_the_t
     torch.testing.assert_close(found, far)
 
 
-def test_the_mixture_has_the_noise_that_each_network_learned() -> None:
+def test_the_predictive_mixture_uses_the_learned_noise_of_each_network() -> None:
     def build() -> Model:
         return Model(nn.Linear(3, 1), Gaussian(0.5, learned=True))
 
@@ -160,7 +160,7 @@ def test_the_mixture_has_the_noise_that_each_network_learned() -> None:
     torch.testing.assert_close(found.epistemic, torch.stack(means).var(0, correction=0), rtol=1e-5, atol=1e-9)
 
 
-def test_noise_is_of_each_draw() -> None:
+def test_predictive_arguments_use_the_noise_of_each_draw() -> None:
     rules = {"likelihood": dist.Normal(0.0, 1.0)}
     algorithm = SVI(learning_rate=1e-3)
     state = fit_tensors(algorithm, lambda: Model(nn.Linear(3, 1), Gaussian(1.0, learned=True), rules), X, MEANS, 3)
@@ -174,7 +174,7 @@ def test_noise_is_of_each_draw() -> None:
     torch.testing.assert_close(arguments["scale"].flatten(), noise)
 
 
-def test_classes_have_a_log_probability_and_members_their_own() -> None:
+def test_the_log_probability_of_classes_is_that_of_the_mixture_of_members() -> None:
     members = Model(ensemble(nn.Linear(3, 4), 3, init="normal"), Categorical(class_axis=1))
     labels = torch.arange(N) % 4
     state = fit_tensors(MAP(), members, X, labels, 3)
@@ -185,7 +185,7 @@ def test_classes_have_a_log_probability_and_members_their_own() -> None:
 
 
 class DoubleExponential(Likelihood):
-    """A likelihood of one's own: all that it must say."""
+    """A minimal custom likelihood."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -199,7 +199,7 @@ class DoubleExponential(Likelihood):
 
 
 @pytest.mark.parametrize("name", ["map", "svi, full covariance", "laplace", "nuts", "deep ensemble"])
-def test_a_likelihood_of_ones_own_is_its_arguments_and_its_distribution(name: str) -> None:
+def test_a_custom_likelihood_needs_only_its_arguments_and_distribution(name: str) -> None:
     algorithm = ALGORITHMS[name]
     state = fit_tensors(algorithm, lambda: model(DoubleExponential(), 1), X, MEANS, 3)
     found = predictive(algorithm, state, X[:4], 2)
@@ -210,14 +210,14 @@ def test_a_likelihood_of_ones_own_is_its_arguments_and_its_distribution(name: st
     assert DoubleExponential.name == "DoubleExponential"
 
 
-def test_a_network_that_gives_nan_is_found_by_the_loop_under_a_likelihood_of_ones_own() -> None:
+def test_nan_outputs_give_a_nan_log_likelihood_and_torch_still_validates() -> None:
     nowhere = torch.full((1, 3, 1), math.nan)
     assert bool(DoubleExponential().log_lik(nowhere, torch.zeros(1, 3)).isnan().all())
-    with pytest.raises(ValueError, match="parameter loc"):  # as validated as before
+    with pytest.raises(ValueError, match="parameter loc"):  # validation is still on
         torch.distributions.Normal(nowhere, 1.0)
 
 
-def test_a_likelihood_without_arguments_has_no_predictive() -> None:
+def test_a_likelihood_without_a_distribution_has_no_predictive() -> None:
     class Old(Likelihood):
         def log_lik(self, outputs: Tensor, targets: Tensor) -> Tensor:
             return -(outputs.squeeze(-1) - targets).square()
@@ -229,7 +229,7 @@ def test_a_likelihood_without_arguments_has_no_predictive() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 500])
-def test_the_batch_size_does_not_matter(batch_size: int) -> None:
+def test_predictive_does_not_depend_on_the_batch_size(batch_size: int) -> None:
     state = fit_tensors(MAP(), lambda: Model(network(2), Gaussian("predicted")), X, MEANS, 3)
     expected, found = predictive(MAP(), state, X), predictive(MAP(), state, X, batch_size=batch_size)
     torch.testing.assert_close(found.mean, expected.mean, rtol=1e-5, atol=1e-6)
@@ -237,8 +237,8 @@ def test_the_batch_size_does_not_matter(batch_size: int) -> None:
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5])
-def test_predicted_noise_is_found_in_the_data(beta: float) -> None:
-    """A line, with noise of standard deviation 0.3 on the left and 1.2 on the right."""
+def test_predicted_noise_is_that_of_the_data(beta: float) -> None:
+    """The data have two distinct inputs, with noise of standard deviation 0.3 and 1.2."""
     count = 4000
     generator = torch.Generator().manual_seed(3)
     side = (torch.arange(count) % 2).float()
@@ -252,14 +252,15 @@ def test_predicted_noise_is_found_in_the_data(beta: float) -> None:
         return predictive(algorithm, fit_tensors(algorithm, build, side[:, None], y, steps), sides)
 
     expected = torch.tensor([0.3, 1.2]).double()
-    errors = math.sqrt(2 / count) * expected  # of means; those of standard deviations are smaller by sqrt(2)
+    # The standard errors of means; those of standard deviations are smaller by sqrt(2).
+    errors = math.sqrt(2 / count) * expected
     trained, untrained = found(500), found(0)
     for value, right in ((trained.mean, torch.tensor([0.0, 2.0])), (trained.variance.sqrt(), expected)):
         assert bool(((value - right).abs() < 4 * errors).all()), value
     assert not bool(((untrained.variance.sqrt() - expected).abs() < 4 * errors).any())
 
 
-def test_the_likelihood_of_the_guide_is_the_products_poisson() -> None:
+def test_the_documented_custom_likelihood_equals_poisson() -> None:
     page = (Path(__file__).parents[2] / "docs" / "guides" / "likelihoods.md").read_text(encoding="utf-8")
     block, *_ = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     names: dict[str, Any] = {}

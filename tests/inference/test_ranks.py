@@ -1,4 +1,4 @@
-"""Trainings of 2 and of 3 processes: the numbers of one process where there is no noise, and the same in all ranks."""
+"""Trainings in 2 and 3 processes: without noise they equal one process, and all ranks have the same state."""
 
 import os
 import subprocess
@@ -25,14 +25,14 @@ COUNTS = (2, 3)
 
 @pytest.fixture(scope="module", params=COUNTS)
 def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
-    """How many processes there were, and the folder in which each left what it came to."""
+    """Return the number of processes, and the folder with the results of each."""
     folder = tmp_path_factory.mktemp("ranks")
     run_processes(str(ranks_worker.__file__), request.param, folder)
     return request.param, folder
 
 
 def run_processes(script: str, count: int, folder: Path) -> None:
-    """Run a script as so many processes, to their end."""
+    """Run a script in several processes until they end."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     processes = [
         subprocess.Popen([sys.executable, script, str(rank), str(count), str(folder)], env=environment)
@@ -47,7 +47,7 @@ def run_processes(script: str, count: int, folder: Path) -> None:
 
 @cache
 def alone(name: str) -> dict[str, Any]:
-    """What one process comes to."""
+    """Return the result of one process."""
     return ranks_worker.run(name)
 
 
@@ -58,7 +58,7 @@ def of_ranks(finished: tuple[int, Path], name: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", ranks_worker.EXACT)
-def test_several_processes_have_the_numbers_of_one(finished: tuple[int, Path], name: str) -> None:
+def test_several_processes_give_the_values_of_one(finished: tuple[int, Path], name: str) -> None:
     if finished[0] == 3 and name not in ranks_worker.FEW:
         pytest.skip("run on 2 processes")
     first, *others = of_ranks(finished, name)
@@ -75,7 +75,7 @@ def test_several_processes_have_the_numbers_of_one(finished: tuple[int, Path], n
 
 
 @pytest.mark.parametrize("name", ranks_worker.NOISY)
-def test_noise_and_norms_of_a_process_leave_the_states_the_same(finished: tuple[int, Path], name: str) -> None:
+def test_ranks_with_their_own_noise_or_norm_statistics_have_equal_states(finished: tuple[int, Path], name: str) -> None:
     if finished[0] != 2:
         pytest.skip("run on 2 processes")
     first, second = of_ranks(finished, name)
@@ -85,7 +85,7 @@ def test_noise_and_norms_of_a_process_leave_the_states_the_same(finished: tuple[
     assert first["history"][-1] == pytest.approx(alone(name)["history"][-1], rel=0.5)
 
 
-def test_chains_that_are_dealt_out_are_those_of_one_process(finished: tuple[int, Path]) -> None:
+def test_distributed_chains_equal_those_of_one_process(finished: tuple[int, Path]) -> None:
     count, folder = finished
     expected = ranks_worker.chains()
     assert len(expected["chains"]) == 3
@@ -94,7 +94,7 @@ def test_chains_that_are_dealt_out_are_those_of_one_process(finished: tuple[int,
         assert differences(found, expected) == []
 
 
-def test_networks_that_are_dealt_out_go_on_within_an_epoch(finished: tuple[int, Path]) -> None:
+def test_distributed_networks_resume_within_an_epoch(finished: tuple[int, Path]) -> None:
     count, folder = finished
     expected = of_ranks(finished, "deep ensemble of ivon")[0]["state"]
     for rank in range(count):
@@ -105,11 +105,11 @@ def test_networks_that_are_dealt_out_go_on_within_an_epoch(finished: tuple[int, 
 def test_only_the_first_process_saves_and_reports(finished: tuple[int, Path]) -> None:
     count, folder = finished
     told = [torch.load(folder / f"resumed-{rank}.pt", weights_only=True) for rank in range(count)]
-    assert told == [2, *[0] * (count - 1)]  # once for each epoch, and nothing of a training that is finished
+    assert told == [2, *[0] * (count - 1)]  # once per epoch, and never for a training that is already finished
     assert any((folder / "stopped").iterdir())
 
 
-def test_a_batch_that_does_not_divide_is_refused(finished: tuple[int, Path]) -> None:
+def test_a_batch_that_does_not_divide_among_processes_is_refused(finished: tuple[int, Path]) -> None:
     count, folder = finished
     said = {(folder / f"refused-{rank}").read_text() for rank in range(count)}
     words = "InputError: a batch of 50 examples does not divide among 3 processes: give a batch size that does"
@@ -117,13 +117,13 @@ def test_a_batch_that_does_not_divide_is_refused(finished: tuple[int, Path]) -> 
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_the_parts_of_a_batch_are_all_of_it(parts: int) -> None:
+def test_the_parts_of_the_ranks_make_up_the_batch(parts: int) -> None:
     batch = Batch({"x": torch.arange(12), "same": torch.ones(3)}, torch.arange(12), torch.rand(12))
     found = [part_of(batch, Ranks(rank, 3), parts) for rank in range(3)]
     together = torch.stack([part.targets.unflatten(0, (parts, -1)) for part in found], 1).flatten()
     assert torch.equal(together, batch.targets)
     assert all(torch.equal(part.inputs["x"], part.targets) and len(part.inputs["same"]) == 3 for part in found)
-    # Weighted sums over the sums of counts, averaged over processes, are the weighted mean.
+    # Weighted sums divided by the sums of counts, averaged over processes, are the weighted mean.
     values = torch.randn(12)
     assert batch.weights is not None
     expected = (batch.weights * values).sum() / batch.weights.sum()
@@ -134,19 +134,19 @@ def test_the_parts_of_a_batch_are_all_of_it(parts: int) -> None:
     torch.testing.assert_close(torch.stack(means).mean(), expected)
 
 
-def test_one_process_alone_is_the_first() -> None:
+def test_a_single_process_is_rank_0() -> None:
     assert Ranks.here() == Ranks(0, 1)
     assert Ranks.here().is_first
     Ranks.here().wait()
 
 
-def test_a_batch_that_does_not_divide_says_what_would() -> None:
+def test_a_batch_that_does_not_divide_among_members_and_processes_is_refused() -> None:
     with pytest.raises(InputError, match="among 2 members and 3 processes"):
         part_of(Batch(torch.zeros(8), torch.zeros(8)), Ranks(0, 3), parts=2)
 
 
 @pytest.mark.slow
-def test_the_posterior_on_two_processes_is_the_known_one(tmp_path: Path) -> None:
+def test_two_processes_find_the_known_posterior(tmp_path: Path) -> None:
     run_processes(str(Path(__file__).with_name("ranks_posterior.py")), 2, tmp_path)
     problem = PROBLEMS[0]
     for name in ("svi", "ivon", "sghmc"):
@@ -156,4 +156,4 @@ def test_the_posterior_on_two_processes_is_the_known_one(tmp_path: Path) -> None
             assert misses_of_chain(first, stationary(problem)) == []
         else:
             assert misses(first, problem.mean_field()) == []
-            assert misses(first.flip(2), problem.mean_field())  # another posterior is told from it
+            assert misses(first.flip(2), problem.mean_field())  # another posterior is detected

@@ -1,4 +1,4 @@
-"""Norm statistics for other parameters, against means and variances taken by hand."""
+"""Norm statistics re-estimated for other parameters, against explicit means and variances."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def other_values(model: Model) -> dict[str, Tensor]:
 
 
 def by_hand(values: dict[str, Tensor], prefix: str, member: int | None) -> dict[str, Tensor]:
-    """The statistics of both norms for one member alone, or for the single network."""
+    """Return the statistics of both norms, for one member or for the single network."""
 
     def linear(x: Tensor, at: str) -> Tensor:
         weight, bias = values[f"{prefix}{at}.weight"], values[f"{prefix}{at}.bias"]
@@ -68,7 +68,7 @@ def by_hand(values: dict[str, Tensor], prefix: str, member: int | None) -> dict[
     return {name: torch.stack(values).mean(0) for name, values in found.items()}
 
 
-def test_a_single_network_has_the_means_over_batches() -> None:
+def test_statistics_of_a_single_network_are_means_over_batches() -> None:
     net = model()
     values = other_values(net)
     found = reestimate_norms(net, values, batches())
@@ -79,7 +79,7 @@ def test_a_single_network_has_the_means_over_batches() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["tile", "loop"])
-def test_norms_of_the_members_own_have_the_means_of_each_member(strategy: str) -> None:
+def test_norms_of_each_member_have_the_means_of_that_member(strategy: str) -> None:
     net = model(3, "member", strategy)
     values = other_values(net)
     found = reestimate_norms(net, values, batches())
@@ -99,7 +99,7 @@ def test_the_mean_of_a_shared_norm_is_over_all_members(strategy: str) -> None:
 
 
 @pytest.mark.parametrize(("size", "strategy"), [(1, "tile"), (3, "tile"), (3, "loop")])
-def test_the_model_stays_as_it_was_and_draws_with_the_statistics(size: int, strategy: str) -> None:
+def test_the_model_is_unchanged_and_draws_use_the_new_statistics(size: int, strategy: str) -> None:
     net = model(size, "member", strategy).train()
     list(net.modules())[-1].training = False
     before, modes = through_bytes(net.state_dict()), [module.training for module in net.modules()]
@@ -122,14 +122,14 @@ def test_the_model_stays_as_it_was_and_draws_with_the_statistics(size: int, stra
         close(together, copy(x).detach())
 
 
-def test_a_last_batch_that_is_smaller_is_left_out() -> None:
+def test_a_smaller_last_batch_is_left_out() -> None:
     net = model()
     smaller = (torch.full((1, 5), 100.0, dtype=torch.float64), torch.zeros(1, dtype=torch.long))
     found = reestimate_norms(net, {}, [*batches(), smaller])
     assert differences(found, reestimate_norms(net, {}, batches())) == []
 
 
-def test_what_cannot_be_estimated_is_refused() -> None:
+def test_no_batch_and_batches_of_one_example_are_refused() -> None:
     assert reestimate_norms(builder(3)(), {}, []) == {}
     with pytest.raises(InputError, match="no batch"):
         reestimate_norms(model(), {}, [])
@@ -137,7 +137,7 @@ def test_what_cannot_be_estimated_is_refused() -> None:
         reestimate_norms(model(), {}, batches(3, 1))
 
 
-def test_the_average_makes_the_network_see_normalised_values() -> None:
+def test_activations_normalised_by_the_new_statistics_have_mean_0() -> None:
     net = model()
     x = torch.cat([x for x, _ in batches()])
     values = {name: value for name, value in other_values(net).items() if ".0." in name}

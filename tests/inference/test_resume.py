@@ -1,4 +1,4 @@
-"""A training that is stopped, saved and taken up again computes, bit for bit, what one that was not does."""
+"""A training that is stopped, saved and resumed equals, bit for bit, an uninterrupted one."""
 
 from collections.abc import Callable
 from functools import cache
@@ -27,7 +27,7 @@ EACH = pytest.mark.parametrize(("case", "form"), each_form())
 
 
 def training(case: Case, form: Form) -> Training:
-    """With everything that a checkpoint could forget: dropout, augmentation, running statistics, a schedule."""
+    """Return a training with all that a checkpoint could miss: dropout, augmentation, norm statistics, a schedule."""
     build = form_builder(case, form, norm=case.norm, dropout=0.3, sharing="member")
     run = case_training(case, build, digits("crop"), EPOCHS, seed=3)
     assert run.num_steps == EPOCHS * STEPS_PER_EPOCH
@@ -41,42 +41,42 @@ def result(run: Training) -> dict[str, Any]:
 
 @cache
 def uninterrupted(case: Case, form: Form) -> dict[str, Any]:
-    """Not to be changed."""
+    """Return the result of an uninterrupted training. It is cached, so do not change it."""
     return result(trained(training(case, form)))
 
 
 def stopped(
     case: Case, form: Form, at: list[int], forget: Callable[[dict[str, Any]], None] = lambda content: None
 ) -> dict[str, Any]:
-    """Stopped after each of these steps, and gone on with by a training that is built afresh."""
+    """Return the result of a training that is stopped after each of these steps and resumed in a new one."""
     run = training(case, form)
     for step in at:
         content = through_bytes(trained(run, step).state_dict())
         forget(content)
         run = training(case, form)
-        torch.randn(3)  # whatever happens between is none of its business
+        torch.randn(3)  # the state of the caller's generator must not matter
         run.load_state_dict(content)
         assert run.step == step
     return result(trained(run))
 
 
 @EACH
-def test_a_stopped_training_ends_with_the_same_bits(case: Case, form: Form) -> None:
+def test_a_resumed_training_ends_with_the_same_bits(case: Case, form: Form) -> None:
     expected = uninterrupted(case, form)
     assert expected["is_finished"]
     assert expected["step"] == EPOCHS * STEPS_PER_EPOCH
-    # In and at the end of epochs, and at the end of all; what one stop forgets no later one brings back.
+    # Stop within epochs, at their ends, and at the end; a later stop cannot restore what an earlier one lost.
     assert differences(stopped(case, form, [1, 5, 7, 14, 15]), expected) == []
 
 
 @FORM
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
-def test_other_optimizers_keep_their_memory(optimizer: str, form: Form) -> None:
+def test_adam_and_adamw_resume_with_their_state(optimizer: str, form: Form) -> None:
     case = Case(MAP(optimizer=optimizer, learning_rate=1e-3, warmup=0.3, accumulate=2))
     assert differences(stopped(case, form, [4]), uninterrupted(case, form)) == []
 
 
-def test_only_the_time_differs() -> None:
+def test_two_equal_trainings_differ_only_in_time() -> None:
     one, other = [result(trained(training(Case(MAP()), FORMS["ensemble"]))) for _ in range(2)]
     assert differences(one, other) == []
     everything = differences(one, other, ignored=lambda path: False)
@@ -110,7 +110,7 @@ def a_wrong_history(content: dict[str, Any]) -> None:
     content["history"][0]["loss"] = 0.0
 
 
-FORGOTTEN = [
+OMISSIONS = [
     no_momentum,
     no_sums,
     no_step_of_the_schedule,
@@ -121,6 +121,8 @@ FORGOTTEN = [
 
 
 @FORM
-@pytest.mark.parametrize("forget", FORGOTTEN)
-def test_the_comparison_sees_what_a_checkpoint_forgets(forget: Callable[[dict[str, Any]], None], form: Form) -> None:
+@pytest.mark.parametrize("forget", OMISSIONS)
+def test_the_comparison_detects_whatever_a_checkpoint_misses(
+    forget: Callable[[dict[str, Any]], None], form: Form
+) -> None:
     assert differences(stopped(Case(MAP()), form, [7], forget), uninterrupted(Case(MAP()), form))

@@ -1,4 +1,4 @@
-"""Learning rates over a run, against their closed forms."""
+"""Learning rate schedules, against closed forms."""
 
 import math
 
@@ -14,39 +14,39 @@ def rates(schedule: Schedule, num_steps: int) -> list[float]:
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 7, 100])
-def test_cosine_is_half_a_cosine(num_steps: int) -> None:
+def test_the_cosine_schedule_is_half_a_period_of_a_cosine(num_steps: int) -> None:
     expected = [math.cos(math.pi * step / num_steps / 2) ** 2 for step in range(num_steps)]
     assert rates(Schedule("cosine"), num_steps) == pytest.approx(expected, abs=1e-12)
 
 
-def test_constant_is_constant() -> None:
+def test_the_constant_schedule_is_1() -> None:
     assert rates(Schedule("constant"), 5) == [1.0] * 5
 
 
-def test_step_is_multiplied_at_each_milestone() -> None:
+def test_the_step_schedule_is_multiplied_by_gamma_at_each_milestone() -> None:
     found = rates(Schedule("step", milestones=(0.3, 0.8), gamma=0.2), 10)
     assert found == pytest.approx([1.0] * 3 + [0.2] * 5 + [0.04] * 2)
     assert rates(Schedule("step"), 4) == pytest.approx([1, 1, 0.1, 0.01])
 
 
-def test_a_milestone_between_two_steps_counts_from_the_later() -> None:
+def test_a_milestone_between_two_steps_applies_from_the_later_one() -> None:
     assert rates(Schedule("step", milestones=(0.5,)), 5) == pytest.approx([1, 1, 1, 0.1, 0.1])
 
 
 @pytest.mark.parametrize("name", ["cosine", "step", "constant"])
-def test_warm_up_climbs_linearly_and_meets_the_schedule(name: str) -> None:
+def test_warmup_rises_linearly_to_the_schedule(name: str) -> None:
     found = rates(Schedule(name, warmup=0.25), 16)
     assert found[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert found[5] <= 1
 
 
-def test_after_the_warm_up_the_cosine_has_what_is_left() -> None:
+def test_the_cosine_schedule_covers_the_steps_after_warmup() -> None:
     found = rates(Schedule("cosine", warmup=0.5), 20)
     assert found[10:] == pytest.approx(rates(Schedule("cosine"), 10))
 
 
 @pytest.mark.parametrize(("options", "message"), [({"warmup": 1.0}, "warmup"), ({"warmup": -0.1}, "warmup")])
-def test_what_is_no_schedule_is_refused(options: dict[str, float], message: str) -> None:
+def test_an_invalid_warmup_is_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Schedule(**options)
 
@@ -67,6 +67,6 @@ def test_what_is_no_schedule_is_refused(options: dict[str, float], message: str)
         ({"accumulate": 0}, "at least 1 part"),
     ],
 )
-def test_hyperparameters_that_cannot_be_are_refused(options: dict[str, float], message: str) -> None:
+def test_invalid_hyperparameters_of_map_are_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         MAP(**options)

@@ -1,4 +1,4 @@
-"""Between the two halves of a step: gradients may be averaged there, and count with the prior as those of one batch."""
+"""The two halves of a step, gradient and update: averaged gradients of parts give the step of the whole batch."""
 
 from dataclasses import replace
 from typing import Any
@@ -24,7 +24,7 @@ METHODS = {
     "draws": IVON(samples=2, hess_init=5.0, beta2=0.9),
     "squares": IVON(samples=2, hess_init=5.0, beta2=0.9, hess_approx="gradsq"),
 }
-"""But NUTS, which has no halves, and dropout and distillation, whose masks and perturbations are of each example."""
+"""All but NUTS, which has no halves, and dropout and distillation, whose noise differs between examples."""
 
 
 def batch_of(rows: Tensor) -> Batch:
@@ -33,7 +33,7 @@ def batch_of(rows: Tensor) -> Batch:
 
 
 def step_in_parts(algorithm: Inference[Any], state: Any, parts: list[Batch], key: int) -> None:
-    """A step by the mean of the gradients of some parts of a batch, under the same noise."""
+    """Take a step with the mean gradient of several parts of a batch, under the same noise."""
     for method, own in trainings(algorithm, state):
         assert isinstance(method, GradientMethod)
         found = []
@@ -43,14 +43,14 @@ def step_in_parts(algorithm: Inference[Any], state: Any, parts: list[Batch], key
             found.append([gradient.clone() for gradient in method.gradients(own)])
         for place, *those in zip(method.gradients(own), *found, strict=True):
             place.copy_(torch.stack(those).mean(0))
-        with seeded("step", key):  # for what has its noise in the update
+        with seeded("step", key):  # some algorithms draw noise in the update
             method.update(own)
 
 
 @pytest.mark.parametrize("form", KINDS)
 @pytest.mark.parametrize("name", METHODS)
-def test_the_mean_of_the_gradients_of_two_halves_is_that_of_the_batch(name: str, form: str) -> None:
-    """Nothing else lies between the halves of a step: momentum, Hessians and velocities agree too."""
+def test_mean_gradients_of_two_half_batches_give_the_step_of_the_batch(name: str, form: str) -> None:
+    """Momentum, Hessians and velocities are equal too."""
     case = CASES.get(name, CASES["map"])
     algorithm = METHODS[name]
     if not isinstance(algorithm, DeepEnsemble | IVON):  # IVON clips each draw
@@ -75,8 +75,8 @@ def test_the_mean_of_the_gradients_of_two_halves_is_that_of_the_batch(name: str,
             assert found[path] == value, path
 
 
-def test_a_step_that_was_begun_and_not_ended_leaves_nothing_behind() -> None:
-    """As after an exception between the halves."""
+def test_a_gradient_without_an_update_does_not_affect_later_gradients() -> None:
+    """The first gradient is as after an exception between the two halves of a step."""
     for name, algorithm in METHODS.items():
         case = CASES.get(name, CASES["map"])
         with seeded("init"):

@@ -1,4 +1,4 @@
-"""Networks of several inputs, trained and predicted with: a dict by name, a tuple by place, or all in one."""
+"""Networks with several inputs: a dict by name, a tuple by position, or one dict argument."""
 
 from collections import UserDict
 from collections.abc import Callable
@@ -32,7 +32,7 @@ LABELS = (IDS.sum(1) > 5 * TOKENS - 3).long()
 
 
 class OfSentences(nn.Module):
-    """Adds an embedding of positions, which no batch reaches; gives an output with logits."""
+    """Has a position embedding that does not depend on the batch, and returns a dict with logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class OfSentences(nn.Module):
 
 
 class InOne(OfSentences):
-    """Takes all in one dict."""
+    """Takes all inputs as one dict argument."""
 
     def forward(self, x: dict[str, Any]) -> Tensor:  # type: ignore[override]
         return super().forward(**x)["logits"]
@@ -65,13 +65,13 @@ FORMS: dict[str, Any] = {
     "by name": {"ids": IDS, "ages": AGES},
     "in another order": {"ages": AGES, "ids": IDS},
     "with plain values": {"ids": IDS, "ages": AGES, "bias": None, "mode": "train", "times": 2},
-    "by place": (IDS, AGES),
+    "by position": (IDS, AGES),
 }
 
 
 @pytest.mark.parametrize("members", [1, MEMBERS])
 @pytest.mark.parametrize("form", FORMS)
-def test_a_batch_reaches_the_network_as_what_it_takes(form: str, members: int) -> None:
+def test_inputs_by_name_and_by_position_give_the_same_predictions(form: str, members: int) -> None:
     expected = []
     for kind, x in ((InOne, FORMS["by name"]), (OfSentences, FORMS[form])):
         state = fit_tensors(MAP(learning_rate=0.05), build(kind, members), x, LABELS, 5, batch_size=8)
@@ -88,7 +88,7 @@ class Sentences(Dataset):
         return {"ids": IDS[index], "ages": AGES[index]}, LABELS[index]
 
 
-def test_a_loader_gives_what_a_tokenizer_does() -> None:
+def test_a_loader_may_return_a_userdict_like_a_tokenizer() -> None:
     def collate(examples: list[Any]) -> tuple[UserDict, Tensor]:
         inputs, targets = torch.utils.data.default_collate(examples)
         return UserDict(inputs), targets
@@ -104,7 +104,7 @@ ALGORITHMS = {"map": MAP(), "svi": SVI(), "deep ensemble": DeepEnsemble(MAP(), n
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_the_first_batch_settles_what_is_shared_before_the_optimizer_is_made(name: str) -> None:
+def test_the_first_batch_decides_shared_layers_before_the_optimizer_is_made(name: str) -> None:
     source = batches_of((FORMS["by name"], LABELS), batch_size=8)
     training = Training(ALGORITHMS[name], build(OfSentences), source, epochs=1)
     for part in training.algorithm.draw(training.state, 0).parts:
@@ -121,7 +121,7 @@ def test_the_first_batch_settles_what_is_shared_before_the_optimizer_is_made(nam
     torch.testing.assert_close(again.predict(FORMS["by name"]), training.predict(FORMS["by name"]))
 
 
-def test_a_model_of_ones_own_loop_is_saved_and_loaded() -> None:
+def test_a_model_used_in_a_custom_loop_is_saved_and_loaded() -> None:
     model = build(OfSentences)()
     model(FORMS["by name"])
     other = build(OfSentences)()
@@ -140,9 +140,9 @@ def test_an_output_without_logits_is_refused() -> None:
 
 
 @pytest.mark.parametrize("algorithm", [LastLayerLaplace(), Distill(perturbation="none")], ids=["laplace", "distill"])
-def test_algorithms_that_run_plain_networks_call_them_alike(algorithm: Any) -> None:
+def test_laplace_and_distill_accept_inputs_by_name_and_by_position(algorithm: Any) -> None:
     found = []
-    for kind, x in ((InOne, FORMS["by name"]), (OfSentences, FORMS["by name"]), (OfSentences, FORMS["by place"])):
+    for kind, x in ((InOne, FORMS["by name"]), (OfSentences, FORMS["by name"]), (OfSentences, FORMS["by position"])):
         torch.manual_seed(1)
         teacher = {"teacher": kind()} if isinstance(algorithm, Distill) else {}
         state = fit_tensors(algorithm, build(kind), x, LABELS, 4, batch_size=8, **teacher)

@@ -1,4 +1,4 @@
-"""SGHMC: exactly the law that its steps have in a linear regression, and every part of a step on its own."""
+"""SGHMC: the stationary distribution of its steps in a linear regression, and each part of a step."""
 
 import itertools
 from dataclasses import replace
@@ -26,7 +26,7 @@ SAMPLER = SGHMC(learning_rate=RATE, factor_rate=1.0, friction=FRICTION, burn_in=
 
 
 def stationary(problem: Problem) -> Posterior:
-    """What the chain draws from, its step size included: variance ``1 / (h - η h² / (2 (2 - α)))`` for curvature h."""
+    """Return the law of the chain for its step size: variance ``1 / (h - η h² / (2 (2 - α)))`` for curvature h."""
     exact, scales = problem.exact(), problem._scales()
     curvature = torch.linalg.inv(exact.covariance / scales.unsqueeze(-1) / scales.unsqueeze(-2))
     step = RATE / len(data()[0])
@@ -40,9 +40,9 @@ def chain(problem: Problem, algorithm: SGHMC = SAMPLER) -> Tensor:
 
 
 @EACH
-def test_the_samples_are_of_the_posterior(problem: Problem, unchecked: None) -> None:
+def test_samples_have_the_stationary_distribution(problem: Problem, unchecked: None) -> None:
     expected = stationary(problem)
-    assert ((expected.sd / problem.exact().sd - 1).abs() < 0.1).all()  # the allowance for the size of the steps
+    assert ((expected.sd / problem.exact().sd - 1).abs() < 0.1).all()  # the effect of the step size
     state = SAMPLER.init(problem.build(problem.priors()), 10, 100)
     assert misses_of_chain(draws(partial(SAMPLER.draw, state), 50), expected)  # untrained
     prior = problem.prior()
@@ -56,11 +56,11 @@ def test_the_samples_are_of_the_posterior(problem: Problem, unchecked: None) -> 
     ("problem", "temperature"),
     [(PROBLEMS[0], 0.0), (PROBLEMS[0], 2.0), pytest.param(PROBLEMS[3], 2.0, marks=pytest.mark.slow)],
 )
-def test_another_temperature_is_seen(problem: Problem, temperature: float, unchecked: None) -> None:
+def test_another_temperature_gives_another_distribution(problem: Problem, temperature: float, unchecked: None) -> None:
     assert misses_of_chain(chain(problem, replace(SAMPLER, temperature=temperature)), stationary(problem))
 
 
-def test_without_noise_it_is_sgd_with_momentum_and_the_prior_as_a_penalty() -> None:
+def test_temperature_0_is_sgd_with_momentum_and_the_prior_as_weight_decay() -> None:
     problem = PROBLEMS[0]
     priors = problem.priors()
     state = fit_tensors(SGHMC(learning_rate=0.02, friction=0.3, temperature=0.0), problem.build(priors), *data(), 7)
@@ -104,7 +104,7 @@ def test_a_bounded_prior_is_sampled_in_unbounded_space(prior: Any, unchecked: No
     assert abs(found.std() / sd - 1) < 0.2
 
 
-def test_a_bounded_prior_goes_on_after_a_stop() -> None:
+def test_a_chain_with_a_bounded_prior_resumes_bit_for_bit() -> None:
     x, y = torch.ones(4, 1, dtype=torch.float64), torch.full((4,), 0.8, dtype=torch.float64)
     algorithm = SGHMC(burn_in=0.0, keep=5)
     states = [algorithm.init(lambda: positive(dist.HalfCauchy(1.0)), 4, 10) for _ in range(2)]
@@ -118,7 +118,7 @@ def test_a_bounded_prior_goes_on_after_a_stop() -> None:
     assert torch.equal(states[0].position.unbounded["network.weight"], states[1].position.unbounded["network.weight"])
 
 
-def test_what_has_no_prior_is_learned_and_what_is_frozen_is_known() -> None:
+def test_only_parameters_with_a_prior_get_noise_and_frozen_ones_stay_fixed() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).double()
     net[0].weight.requires_grad_(False)
@@ -132,7 +132,7 @@ def test_what_has_no_prior_is_learned_and_what_is_frozen_is_known() -> None:
     assert set(hot.samples[0]) == {"network.0.bias", "network.2.weight", "network.2.bias", "likelihood.log_noise"}
 
 
-def test_a_draw_is_a_whole_copy_of_its_time() -> None:
+def test_a_draw_has_the_parameters_and_norm_statistics_of_its_step() -> None:
     model = Model(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)), Gaussian(1.0))
     x, y = (tensor.float() for tensor in data())
     algorithm = SGHMC(burn_in=0.5, keep=4)
@@ -159,13 +159,13 @@ def test_a_draw_is_a_whole_copy_of_its_time() -> None:
         ({"keep": 0}, "at least 1 draw is kept, not 0"),
     ],
 )
-def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         SGHMC(**options)
 
 
 @pytest.mark.parametrize("algorithm", [SGHMC(), SGLD()])
-def test_noise_of_what_members_share_alone_does_not_move_them_apart(algorithm: SGHMC | SGLD) -> None:
+def test_equal_members_are_refused_if_only_shared_parameters_have_noise(algorithm: SGHMC | SGLD) -> None:
     def model(latent: str) -> Model:
         network = ensemble(nn.Linear(3, 1), 2, "ones")
         return Model(network, Gaussian(1.0), standard_rules(network, latent, "normal", 1.0, "normal", 0.1, "one"))
@@ -176,7 +176,7 @@ def test_noise_of_what_members_share_alone_does_not_move_them_apart(algorithm: S
     replace(algorithm, feed="split").init(lambda: model("base"), 4, 10)
 
 
-def test_models_that_cannot_be_sampled() -> None:
+def test_models_that_cannot_be_sampled_are_refused() -> None:
     hierarchical = Hierarchical(dist.HalfCauchy(1.0), lambda scale, site: dist.Normal(0.0, scale))
     with pytest.raises(InputError, match="the prior of weight is hierarchical, which sghmc does not sample"):
         SGHMC().init(lambda: positive(hierarchical), 4, 10)

@@ -1,4 +1,4 @@
-"""SGLD: the law that its steps have in a linear regression, and a step size that falls."""
+"""SGLD: the stationary distribution of its steps in a linear regression, and its decreasing step size."""
 
 from dataclasses import replace
 from functools import partial
@@ -16,7 +16,7 @@ CONSTANT = SGLD(learning_rate=RATE, factor_rate=1.0, exponent=0.0, burn_in=1 / 1
 
 
 def stationary(problem: Problem) -> Posterior:
-    """Of steps that do not become smaller: variance ``1 / (h - η h² / 2)`` for curvature h and η = rate / num_data."""
+    """Return the law for a constant step: variance ``1 / (h - η h² / 2)``, curvature h, η = rate / num_data."""
     exact, scales = problem.exact(), problem._scales()
     curvature = torch.linalg.inv(exact.covariance / scales.unsqueeze(-1) / scales.unsqueeze(-2))
     covariance = torch.linalg.inv(curvature - RATE / len(data()[0]) * curvature @ curvature / 2)
@@ -29,14 +29,14 @@ def chain(problem: Problem, algorithm: SGLD) -> Tensor:
 
 
 @EACH
-def test_the_samples_are_of_the_posterior(problem: Problem, unchecked: None) -> None:
+def test_samples_have_the_stationary_distribution(problem: Problem, unchecked: None) -> None:
     state = CONSTANT.init(problem.build(problem.priors()), 10, 100)
     assert misses_of_chain(draws(partial(CONSTANT.draw, state), 50), stationary(problem))  # untrained
     assert misses_of_chain(chain(problem, CONSTANT), stationary(problem)) == []
 
 
-def test_smaller_steps_at_the_end_have_less_of_a_bias(unchecked: None) -> None:
-    """In the direction of the largest curvature h, where steps of 1.77 / h have 8.7 times the variance."""
+def test_decreasing_steps_reduce_the_bias_of_the_variance(unchecked: None) -> None:
+    """In the direction of the largest curvature h, constant steps of 1.77 / h give 8.7 times the variance."""
     problem, large = PROBLEMS[0], replace(CONSTANT, learning_rate=0.171)
     variances, directions = torch.linalg.eigh(problem.exact().covariance[0])
     for algorithm, expected in ((large, 8.7), (replace(large, exponent=1.0, settling=0.02), 1.02)):
@@ -45,7 +45,7 @@ def test_smaller_steps_at_the_end_have_less_of_a_bias(unchecked: None) -> None:
 
 
 @EACH
-def test_it_is_sghmc_whose_velocity_is_lost_in_each_step(problem: Problem) -> None:
+def test_sgld_equals_sghmc_with_friction_1(problem: Problem) -> None:
     options = {"temperature": 0.3, "learning_rate": 0.05, "factor_rate": 0.7, "clip_norm": 0.5, "accumulate": 2}
     build = problem.build(problem.priors())
     states = [
@@ -56,7 +56,7 @@ def test_it_is_sghmc_whose_velocity_is_lost_in_each_step(problem: Problem) -> No
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
-def test_the_step_size_falls_on_top_of_the_schedule() -> None:
+def test_the_step_size_decays_in_addition_to_the_schedule() -> None:
     algorithm = SGLD(exponent=0.5, settling=0.25, warmup=0.1)
     assert algorithm.rate_at(0, 100) == pytest.approx(1 / 11)
     assert algorithm.rate_at(25, 100) == pytest.approx(2**-0.5)
@@ -71,6 +71,6 @@ def test_the_step_size_falls_on_top_of_the_schedule() -> None:
     ("options", "message"),
     [({"exponent": -0.1}, "exponent must not be"), ({"settling": 0.0}, "settling must be a positive")],
 )
-def test_what_cannot_be_is_refused(options: dict[str, float], message: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         SGLD(**options)

@@ -1,6 +1,6 @@
-"""What every source of batches keeps to, and what each kind refuses."""
+"""Sources of batches: what every source guarantees, and what each kind refuses."""
 
-# ruff: noqa: NPY002 (the global generator, which people's datasets draw from)
+# ruff: noqa: NPY002 (users' datasets draw from the global generator)
 
 from collections.abc import Callable
 from itertools import islice
@@ -10,7 +10,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, TensorDataset
-from toy_data import COUNT, GOES_ON, KINDS, SIZE, Again, Noisy, Stateful, WithLength, X, Y, line, loader, names, on_cpu
+from toy_data import (
+    COUNT,
+    KINDS,
+    RESUMABLE,
+    SIZE,
+    Again,
+    Noisy,
+    Stateful,
+    WithLength,
+    X,
+    Y,
+    indices_of,
+    line,
+    loader,
+    on_cpu,
+)
 
 from bayes_share.data import load_data
 from bayes_share.errors import InputError
@@ -31,17 +46,17 @@ def source_of(kind: str, **options: Any) -> Source:
 
 
 def epoch(source: Source, number: int, seed: int = 0, first: int = 0) -> list[Batch]:
-    """The batches of an epoch, taken as the loop does."""
+    """Return the batches of an epoch, read as the training loop does."""
     with seeded("step"):
         return list(source.epoch(seed, number, first))
 
 
 def seen(batches: list[Batch]) -> list[int]:
-    return [name for batch in batches for name in names(batch.inputs)]
+    return [name for batch in batches for name in indices_of(batch.inputs)]
 
 
 @KIND
-def test_an_epoch_has_each_example_once_but_for_a_short_last_batch(kind: str) -> None:
+def test_an_epoch_has_each_example_once_without_a_short_last_batch(kind: str) -> None:
     source = source_of(kind)
     assert (source.num_data, source.batch_size, source.steps_per_epoch) == (COUNT, SIZE, 5)
     batches = epoch(source, 0)
@@ -49,23 +64,23 @@ def test_an_epoch_has_each_example_once_but_for_a_short_last_batch(kind: str) ->
     assert all(batch.weights is None for batch in batches)
     assert len(set(seen(batches))) == 20
     for batch in batches:
-        assert torch.equal(batch.targets.round(), Y[names(batch.inputs)].round()) or kind.startswith("loader")
+        assert torch.equal(batch.targets.round(), Y[indices_of(batch.inputs)].round()) or kind.startswith("loader")
 
 
 @KIND
-def test_a_short_last_batch_is_padded_with_weights(kind: str) -> None:
+def test_a_short_last_batch_is_padded_with_examples_of_weight_0(kind: str) -> None:
     source = source_of(kind, last_batch="pad")
     batches = epoch(source, 0)
     assert source.steps_per_epoch == len(batches) == 6
     assert all(batch.weights is not None and len(batch.targets) == len(batch.weights) == SIZE for batch in batches)
     assert batches[-1].weights.tolist() == [1, 1, 0, 0]
     assert torch.equal(batches[-1].inputs[:2], batches[-1].inputs[2:])
-    counted = [name for batch in batches for name, w in zip(names(batch.inputs), batch.weights, strict=True) if w]
+    counted = [name for batch in batches for name, w in zip(indices_of(batch.inputs), batch.weights, strict=True) if w]
     assert sorted(counted) == ALL
 
 
 @pytest.mark.parametrize("last_batch", ["drop", "pad"])
-def test_images_too(last_batch: Any) -> None:
+def test_images_are_dropped_or_padded_and_read_in_order(last_batch: Any) -> None:
     data = load_data("digits")
     source = on_cpu(batches_of(data, 100, last_batch))
     batches = epoch(source, 0)
@@ -78,22 +93,22 @@ def test_images_too(last_batch: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tensors", "loader", "loader with workers", "stateful", "iterable"])
-def test_the_order_differs_by_epoch_and_is_that_of_the_key(kind: str) -> None:
+def test_the_order_depends_on_the_epoch_and_the_seed_only(kind: str) -> None:
     source = source_of(kind)
     first, second = epoch(source, 0), epoch(source, 1)
     assert seen(first) != seen(second) != sorted(seen(second))
     again = source_of(kind)
     for number, batches in enumerate((first, second)):
-        torch.randn(3)  # whatever was drawn before
+        torch.randn(3)  # earlier draws must not matter
         for one, other in zip(batches, epoch(again, number), strict=True):
             assert torch.equal(one.inputs, other.inputs)
             assert torch.equal(one.targets, other.targets)
-    if kind != "stateful":  # whose order is its own
+    if kind != "stateful":  # it has its own order
         assert seen(epoch(source_of(kind), 0, seed=1)) != seen(first)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in GOES_ON if kind != "stateful"])
-def test_an_epoch_can_be_begun_anywhere(kind: str) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in RESUMABLE if kind != "stateful"])
+def test_an_epoch_can_start_at_any_batch(kind: str) -> None:
     whole = epoch(source_of(kind), 3)
     for first in range(5):
         for one, other in zip(whole[first:], epoch(source_of(kind), 3, first=first), strict=True):
@@ -101,7 +116,7 @@ def test_an_epoch_can_be_begun_anywhere(kind: str) -> None:
 
 
 @KIND
-def test_all_examples_in_order_are_all_of_them_as_often_as_one_likes(kind: str) -> None:
+def test_in_order_gives_all_examples_in_every_pass(kind: str) -> None:
     source = source_of(kind, last_batch="pad")
     list(islice(source.epoch(0, 0, 0), 2))
     passes = [list(source.in_order()) for _ in range(2)]
@@ -110,12 +125,12 @@ def test_all_examples_in_order_are_all_of_them_as_often_as_one_likes(kind: str) 
         assert all(batch.weights is None for batch in batches)
         assert sorted(seen(batches)) == ALL
     assert all(torch.equal(one.inputs, other.inputs) for one, other in zip(*passes, strict=True))
-    if kind in ("tensors", "loader", "loader with workers", "loader of a row"):
+    if kind in ("tensors", "loader", "loader with workers", "loader of an iterable dataset"):
         assert seen(passes[0]) == ALL
 
 
-@pytest.mark.usefixtures("unchecked")  # beartype draws from `random` which items of a container it looks at
-def test_reading_a_batch_leaves_the_generators_of_the_step_and_of_the_caller() -> None:
+@pytest.mark.usefixtures("unchecked")  # beartype uses `random` to choose which items of a container it checks
+def test_reading_a_batch_does_not_change_the_generators_of_step_and_caller() -> None:
     import random
 
     import numpy as np
@@ -140,7 +155,7 @@ def generator() -> Any:
 
 
 class Shared:
-    """Gives the same iterator each time."""
+    """An iterable that returns the same iterator each time."""
 
     def __init__(self) -> None:
         self.iterator = generator()
@@ -150,7 +165,7 @@ class Shared:
 
 
 class ByChance(Sampler):
-    """An order that no key fixes."""
+    """A sampler whose order no seed determines."""
 
     def __init__(self) -> None:
         import numpy as np
@@ -238,7 +253,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 
 @pytest.mark.parametrize("what", REFUSED)
 @pytest.mark.usefixtures("unchecked")
-def test_what_is_no_source_is_one_line(what: str) -> None:
+def test_invalid_data_are_refused_in_one_line(what: str) -> None:
     make, message = REFUSED[what]
     with pytest.raises(InputError, match=message) as caught:
         make()
@@ -246,7 +261,7 @@ def test_what_is_no_source_is_one_line(what: str) -> None:
 
 
 class Liar(Again):
-    """Gives other numbers of batches than it says."""
+    """An iterable whose length differs from its number of batches."""
 
     def __init__(self, says: int) -> None:
         super().__init__()
@@ -273,12 +288,12 @@ class Liar(Again):
         ),
     ],
 )
-def test_more_or_fewer_batches_than_said_is_one_line(make: Callable[[], Any], message: str) -> None:
+def test_a_wrong_number_of_batches_is_refused(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
 
 
-def test_an_endless_iterable_is_said_and_not_waited_for() -> None:
+def test_an_endless_iterable_is_refused_after_the_expected_batches() -> None:
     class Endless:
         def __iter__(self) -> Any:
             while True:
@@ -308,13 +323,13 @@ def test_nan_in_a_batch_names_the_batch(kind: str) -> None:
         (Model(nn.Linear(2, 2)), torch.arange(COUNT) // 9, r"from 0 to 1, and 2 of 4 are not, such as 2"),
     ],
 )
-def test_targets_of_a_batch_are_checked_as_they_come(model: Model, targets: Tensor, message: str) -> None:
+def test_targets_are_checked_batch_by_batch(model: Model, targets: Tensor, message: str) -> None:
     given = DataLoader(TensorDataset(X, targets), batch_size=4)
     with pytest.raises(InputError, match=rf"^batch [24] of epoch 0: .*{message}"):
         fit(MAP(learning_rate=1e-5), model, given, 1, progress=False)
 
 
-def test_a_batch_of_which_nothing_is_known_is_no_error() -> None:
+def test_a_batch_with_only_ignored_targets_is_accepted() -> None:
     labels = (X[:, 0] > 9).long()
     labels[8:12] = -100
     given = DataLoader(TensorDataset(X, labels), batch_size=4)
@@ -327,7 +342,7 @@ def test_a_batch_of_which_nothing_is_known_is_no_error() -> None:
         fit(MAP(), model, (X, torch.full((COUNT,), -100)), 1, progress=False)
 
 
-def test_where_a_look_is_dear_inputs_are_looked_at_now_and_then() -> None:
+def test_inputs_on_a_device_are_checked_for_nan_every_50_batches() -> None:
     from bayes_share.inference.batches.finite import FiniteInputs
 
     looks = FiniteInputs(torch.device("cpu"))
@@ -339,13 +354,13 @@ def test_where_a_look_is_dear_inputs_are_looked_at_now_and_then() -> None:
 
 
 @pytest.mark.parametrize(("count", "size"), [(22, 22), (300, 128)])
-def test_the_usual_batch_is_no_larger_than_the_data(count: int, size: int) -> None:
+def test_the_default_batch_size_is_at_most_the_data_size(count: int, size: int) -> None:
     x = torch.randn(count, 2)
     assert batches_of((x, x[:, 0])).batch_size == size
     assert batches_of((x, x[:, 0]), None).batch_size == count
 
 
-def test_what_is_given_is_counted_where_it_can_be() -> None:
+def test_num_data_and_steps_per_epoch_are_counted_if_possible() -> None:
     half = BatchSampler(RandomSampler(range(COUNT), num_samples=8), 4, drop_last=False)
     sources = [
         batches_of(loader(batch_size=1, shuffle=False, batch_sampler=half)),

@@ -1,4 +1,4 @@
-"""Training on standardised data: everything outside of the network stays in its own units."""
+"""Training on standardised data: everything outside the network stays in the units of the data."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,13 +35,13 @@ from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
 
 CENTRE, SCALE = torch.tensor([1e4, -3.0, 0.0]), torch.tensor([200.0, 1e-3, 1.0])
-WHOLE = {"map": MAP(), "svi": SVI(), "rows": SVI(draws="example"), "ivon": IVON(), "swag": SWAG(), "sghmc": SGHMC()}
-WHOLE |= {"sgld": SGLD(), "nuts": NUTS(max_tree_depth=3), "laplace": LastLayerLaplace(), "dropout": MCDropout()}
-WHOLE |= {"deep": DeepEnsemble(networks=2), "distill": Distill(step_size=0.0)}
+CASES = {"map": MAP(), "svi": SVI(), "rows": SVI(draws="example"), "ivon": IVON(), "swag": SWAG(), "sghmc": SGHMC()}
+CASES |= {"sgld": SGLD(), "nuts": NUTS(max_tree_depth=3), "laplace": LastLayerLaplace(), "dropout": MCDropout()}
+CASES |= {"deep": DeepEnsemble(networks=2), "distill": Distill(step_size=0.0)}
 
 
 def data() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Raw inputs and targets, and the same standardised."""
+    """Return raw inputs and targets, and the same standardised."""
     torch.manual_seed(3)
     x = torch.randn(24, 3, dtype=torch.float64)
     x = (x - x.mean(0)) / x.std(0, correction=0)
@@ -70,11 +70,11 @@ def trained(algorithm: Inference[Any], x: Tensor, y: Tensor, likelihood: Likelih
     return fit_tensors(algorithm, model, x, y, 12, seed=1, standardise=is_raw, teacher=teacher)
 
 
-@pytest.mark.parametrize("name", WHOLE)
-def test_raw_data_train_the_network_of_standardised_data(name: str) -> None:
-    """Whatever calls the network: it sees the same numbers, and outside of it are the data's units."""
+@pytest.mark.parametrize("name", CASES)
+def test_standardise_equals_training_on_standardised_data(name: str) -> None:
+    """The network sees the same values, and predictions are in the units of the data."""
     raw_x, raw_y, x, y = data()
-    algorithm: Any = WHOLE[name]
+    algorithm: Any = CASES[name]
     raw = trained(algorithm, raw_x, raw_y, Gaussian(500.0), is_raw=True)
     plain = trained(algorithm, x, y, Gaussian(0.5), is_raw=False)
     ours, theirs = predictive(algorithm, raw, raw_x[:9], 3), predictive(algorithm, plain, x[:9], 3)
@@ -93,7 +93,7 @@ def test_features_are_those_of_standardised_inputs() -> None:
     assert torch.allclose(raw[1], plain[1], atol=1e-5)
 
 
-def test_validation_data_are_standardised_by_the_training_data() -> None:
+def test_validation_data_are_standardised_with_training_statistics() -> None:
     raw_x, raw_y, _, _ = data()
     history: list[Any] = []
     x, y = raw_x[:16], raw_y[:16]
@@ -103,7 +103,7 @@ def test_validation_data_are_standardised_by_the_training_data() -> None:
     assert history[-1]["validation_nll"] == pytest.approx(-float(found.mean()), rel=1e-6)
 
 
-def test_a_training_that_goes_on_has_the_same_units(tmp_path: Path) -> None:
+def test_a_resumed_training_has_the_same_units(tmp_path: Path) -> None:
     x, y, _, _ = data()
     whole = fit_tensors(MAP(), build(1), x, y, 6, 8, standardise=True)
     options: dict[str, Any] = {"checkpoints": tmp_path, "checkpoint_minutes": 0.0, "standardise": True}
@@ -121,7 +121,7 @@ def test_a_training_that_goes_on_has_the_same_units(tmp_path: Path) -> None:
     assert torch.equal(predict(MAP(), again, x), predict(MAP(), whole, x))
 
 
-def test_a_checkpoint_of_raw_data_is_of_another_training(tmp_path: Path) -> None:
+def test_resuming_with_another_standardise_is_refused(tmp_path: Path) -> None:
     x, y, _, _ = data()
     fit_tensors(MAP(), build(1), x, y, 2, checkpoints=tmp_path, standardise=True)
     with pytest.raises(InputError, match="a training with another standardise"):
@@ -140,7 +140,7 @@ def test_a_loader_cannot_be_standardised() -> None:
     assert state.model.inputs is not None
 
 
-def test_a_builder_of_one_network_is_still_refused() -> None:
+def test_a_builder_that_reuses_its_network_is_refused_with_standardise() -> None:
     x, y, _, _ = data()
     same = build(1)()
     with pytest.raises(InputError, match="gave the same parameters twice"):

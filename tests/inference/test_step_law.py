@@ -1,7 +1,7 @@
-"""The law of a step: what changes from step to step is a tensor on the device, and the host reads nothing.
+"""Steps can be captured: all that changes between steps is a tensor on the device, and the host reads nothing.
 
-Three proofs, for every algorithm whose step has two halves: no operator reads the host; a step runs on tensors without
-numbers; and its operators, recorded once and replayed, do what ordinary steps do, bit for bit.
+Three checks for every algorithm whose step has two halves: no operator reads values to the host; a step runs on fake
+tensors without data; and its operators, recorded once and replayed, equal ordinary steps bit for bit.
 """
 
 import copy
@@ -33,7 +33,7 @@ KINDS = {name: FORMS[name] for name in ("single", "ensemble", "shared layers")}
 
 
 def hard(algorithm: Any) -> Any:
-    """The algorithm with everything that changes from step to step: a constant schedule would prove nothing."""
+    """Return the algorithm with all options that change between steps: a constant schedule would prove nothing."""
     if isinstance(algorithm, NUTS):
         return algorithm
     if hasattr(algorithm, "of"):
@@ -45,7 +45,7 @@ def hard(algorithm: Any) -> Any:
 
 
 def begun(algorithm: Any, build: Build, batch_size: int) -> tuple[Any, list[Batch]]:
-    """The state of an algorithm when the optimizer has made its own, and a batch for each step."""
+    """Return the state of an algorithm after a few steps, when the optimizer has its state, and all batches."""
     with seeded("init"):
         state = algorithm.init(build, len(digits().train), NUM_STEPS)
     order = torch.arange(len(digits().train)).roll(7).view(-1, batch_size)
@@ -61,7 +61,7 @@ def take(algorithm: Any, state: Any, batch: Batch, step: int) -> Any:
 
 
 def with_priors(rules: Mapping[Any, Any], members: int = 3) -> Build:
-    """A network with priors of the user's, of families that are not taken as one vector."""
+    """Return a builder of a network with user-defined priors, of families that are not handled as one vector."""
 
     def build() -> Model:
         network = mlp((16,), num_classes=10, in_channels=1, image_size=(8, 8))
@@ -99,8 +99,7 @@ EACH = pytest.mark.parametrize(
 )
 
 
-def test_which_algorithms_run_eagerly_alone() -> None:
-    """Those that move by transitions, and SVI where it goes through Pyro."""
+def test_only_transitions_and_svi_through_pyro_cannot_be_captured() -> None:
     for name, (algorithm, build, batch_size) in {**FORM_CASES, **OTHER_CASES}.items():
         state, _ = begun(algorithm, build, batch_size)
         assert why_eager(algorithm, state) is None, name
@@ -118,7 +117,7 @@ def reads_nothing(algorithm: Any, build: Build, batch_size: int) -> None:
         one_step(algorithm, state, batches[WARM])
 
 
-def runs_without_numbers(algorithm: Any, build: Build, batch_size: int) -> None:
+def runs_on_fake_tensors(algorithm: Any, build: Build, batch_size: int) -> None:
     state, batches = begun(algorithm, build, batch_size)
     mode = FakeTensorMode(shape_env=None)
     with FakeCopyMode(mode):
@@ -146,16 +145,16 @@ def replays(algorithm: Any, build: Build, batch_size: int) -> None:
 
 
 @EACH
-def test_no_operator_of_a_step_reads_the_host(algorithm: Any, build: Build, batch_size: int) -> None:
+def test_no_operator_of_a_step_reads_values_to_the_host(algorithm: Any, build: Build, batch_size: int) -> None:
     reads_nothing(algorithm, build, batch_size)
 
 
 @EACH
-def test_a_step_runs_on_tensors_without_numbers(algorithm: Any, build: Build, batch_size: int) -> None:
-    runs_without_numbers(algorithm, build, batch_size)
+def test_a_step_runs_on_fake_tensors(algorithm: Any, build: Build, batch_size: int) -> None:
+    runs_on_fake_tensors(algorithm, build, batch_size)
 
 
-# Single networks and ensembles are replayed by whole trainings, in test_capture.py.
+# Single networks and ensembles are replayed in whole trainings in test_capture.py.
 @pytest.mark.parametrize(
     ("algorithm", "build", "batch_size"),
     [
@@ -164,12 +163,12 @@ def test_a_step_runs_on_tensors_without_numbers(algorithm: Any, build: Build, ba
         if not name.endswith(("-single", "-ensemble"))
     ],
 )
-def test_the_operators_of_a_step_replayed_are_steps(algorithm: Any, build: Build, batch_size: int) -> None:
+def test_replayed_operators_equal_ordinary_steps(algorithm: Any, build: Build, batch_size: int) -> None:
     replays(algorithm, build, batch_size)
 
 
 class ReadsTheClock(MAP):
-    """The rate of the step from a number that is read back."""
+    """Sets the learning rate from a step count that is read from the device."""
 
     def gradient(self, state: Any, batch: Any) -> Any:
         stepper = state.stepper
@@ -179,7 +178,7 @@ class ReadsTheClock(MAP):
 
 
 class CountsOnTheHost(MAP):
-    """The rate of the step from a count of the host's, as a number."""
+    """Sets the learning rate, as a Python number, from a step count on the host."""
 
     wrap: Any = staticmethod(float)
 
@@ -192,7 +191,7 @@ class CountsOnTheHost(MAP):
 
 
 class WrapsTheCount(CountsOnTheHost):
-    """The same, wrapped into a tensor in the step."""
+    """The same, with the rate converted to a tensor within the step."""
 
     wrap = staticmethod(torch.tensor)
 
@@ -201,13 +200,13 @@ class WrapsTheCount(CountsOnTheHost):
     ("planted", "proof"),
     [
         (ReadsTheClock, reads_nothing),
-        (ReadsTheClock, runs_without_numbers),
+        (ReadsTheClock, runs_on_fake_tensors),
         (ReadsTheClock, replays),
         (CountsOnTheHost, replays),
         (WrapsTheCount, replays),
     ],
 )
-def test_a_number_of_the_host_is_found(planted: type[MAP], proof: Callable[..., None]) -> None:
+def test_the_checks_detect_values_from_the_host(planted: type[MAP], proof: Callable[..., None]) -> None:
     proof(MAP(), with_priors({}), 48)
     with pytest.raises((AssertionError, HostRead, DataDependentOutputException)):
         proof(planted(), with_priors({}), 48)

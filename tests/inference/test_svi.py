@@ -1,4 +1,4 @@
-"""SVI: the bound equals Pyro's, and the guides become the posteriors that are known."""
+"""SVI: the bound equals Pyro's, and guides find known posteriors."""
 
 from collections.abc import Callable
 from functools import cache, partial
@@ -27,12 +27,12 @@ from bayes_share.priors import Hierarchical, around
 from bayes_share.sharing import ensemble
 
 PRIORS = {"base": dist.Normal(0.0, PRIOR_SD["base"]), "factor": around("one", PRIOR_SD["factor"])}
-QUICK = pytest.mark.usefixtures("unchecked")  # thousands of steps, in which checked annotations take most of the time
+QUICK = pytest.mark.usefixtures("unchecked")  # annotation checks take most of the time of thousands of steps
 
 
 @cache
 def fitted(problem: Problem, num_steps: int = 300, **options: Any) -> Tensor:
-    """Draws of the weights after so many steps on all the data."""
+    """Return draws of the weights after training on all the data."""
     algorithm = SVI(learning_rate=0.08, num_particles=4, initial_scale=0.1, **options)
     build = problem.build({problem.unknown: PRIORS[problem.unknown]})
     state = fit_tensors(algorithm, build, *data(), num_steps)
@@ -41,7 +41,7 @@ def fitted(problem: Problem, num_steps: int = 300, **options: Any) -> Tensor:
 
 @QUICK
 @EACH
-def test_independent_normals_become_the_mean_field_posterior(problem: Problem) -> None:
+def test_an_independent_normal_guide_finds_the_mean_field_posterior(problem: Problem) -> None:
     expected = problem.mean_field()
     assert misses(fitted(problem, num_steps=0), expected)
     assert misses(fitted(problem), expected) == []
@@ -51,7 +51,7 @@ def test_independent_normals_become_the_mean_field_posterior(problem: Problem) -
 @pytest.mark.parametrize(
     ("problem", "kl_weight"), [(PROBLEMS[0], 2.0), pytest.param(PROBLEMS[3], 0.0, marks=pytest.mark.slow)]
 )
-def test_another_weight_of_the_divergence_gives_another_posterior(problem: Problem, kl_weight: float) -> None:
+def test_another_kl_weight_gives_another_posterior(problem: Problem, kl_weight: float) -> None:
     assert misses(fitted(problem, kl_weight=kl_weight), problem.mean_field())
 
 
@@ -65,12 +65,12 @@ def test_another_weight_of_the_divergence_gives_another_posterior(problem: Probl
         pytest.param("low-rank", PROBLEMS[0], id="low-rank-layer", marks=pytest.mark.slow),
     ],
 )
-def test_correlated_normals_become_the_posterior(problem: Problem, guide: Any) -> None:
+def test_a_correlated_normal_guide_finds_the_exact_posterior(problem: Problem, guide: Any) -> None:
     def exact(found: Tensor) -> list[str]:
         return misses(found, problem.exact())
 
     assert exact(fitted(problem, num_steps=0, guide=guide, factor_guide=guide))
-    assert exact(fitted(problem))  # independent ones are another distribution
+    assert exact(fitted(problem))  # an independent guide does not fit
     assert exact(fitted(problem, guide=guide, factor_guide=guide, rank=2)) == []
 
 
@@ -99,7 +99,7 @@ def state_of(algorithm: SVI, size: int, priors: Any = None, num_data: int = 100)
 
 
 class Fixed(dist.Independent):  # type: ignore[misc]
-    """A distribution of which one value is drawn, given before."""
+    """A distribution whose draw is a given value."""
 
     def __init__(self, base: Any, events: int, value: Tensor) -> None:
         super().__init__(base, events)
@@ -110,7 +110,7 @@ class Fixed(dist.Independent):  # type: ignore[misc]
 
 
 def guide_by_site(state: SVIState, values: dict[str, Tensor]) -> Callable[..., None]:
-    """The mean-field guide with a site for each parameter, as Pyro users write it, that draws these values."""
+    """Return the mean-field guide with a site per parameter, as in plain Pyro, that draws these values."""
 
     parts = {piece.name: (part, piece) for part in state.each_guide for piece in part.pieces}
 
@@ -127,7 +127,7 @@ def guide_by_site(state: SVIState, values: dict[str, Tensor]) -> Callable[..., N
 def ascended(
     state: SVIState, seed: int = 5, kl_weight: float = 1.0
 ) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor], list[Tensor | None]]:
-    """The bound on a draw, as the negative of 100 examples' and the divergence, the draw, and the gradients."""
+    """Return the negative bound for 100 examples with its divergence, the drawn values, and the gradients."""
     torch.manual_seed(seed)
     numbers = [guide() for guide in state.each_guide]
     values: dict[str, Tensor] = {}
@@ -141,7 +141,7 @@ def ascended(
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_the_plain_bound_and_its_gradient_are_those_of_pyro(size: int) -> None:
+def test_the_plain_bound_and_its_gradient_equal_those_of_pyro(size: int) -> None:
     state = state_of(SVI(), size)
     assert isinstance(state.bound, PlainBound)
     (ours, _), values, gradients = ascended(state)
@@ -156,8 +156,8 @@ def test_the_plain_bound_and_its_gradient_are_those_of_pyro(size: int) -> None:
         torch.testing.assert_close(found, gradient, rtol=1e-9, atol=1e-12)
 
 
-def test_every_gradient_has_the_weight_of_the_divergence() -> None:
-    """Those of the base weights' guide and of the factors'."""
+def test_every_gradient_is_linear_in_the_kl_weight() -> None:
+    """This includes the guide of the base weights and that of the factors."""
     state = state_of(SVI(), 3)
     none, half, all_of_it = (ascended(state, kl_weight=weight)[2] for weight in (0.0, 0.5, 1.0))
     assert len(none) == 6
@@ -167,7 +167,7 @@ def test_every_gradient_has_the_weight_of_the_divergence() -> None:
 
 
 def pyro_model_of(state: SVIState) -> Any:
-    """The program of a state's model, with its latent parameters, which are not trained by themselves any more."""
+    """Return the Pyro program of a state's model, with its latent parameters, which the state has frozen."""
     for latent in state.program.latents:
         state.model.get_parameter(latent.parameter).requires_grad_(True)
     program = pyro_model(state.model, 100)
@@ -190,7 +190,7 @@ HEAVY = {
     ("guide", "size"),
     [("normal", 3), ("delta", 1), ("delta", 3), pytest.param("normal", 1, marks=pytest.mark.slow)],
 )
-def test_where_there_is_no_closed_form_the_bound_is_that_of_the_draw(size: int, guide: Any) -> None:
+def test_without_closed_forms_the_mean_bound_is_that_of_pyros_trace_elbo(size: int, guide: Any) -> None:
     factors = {"factor": dist.LogNormal(0.0, 0.2)} if size > 1 else {}
     state = state_of(SVI(guide=guide, factor_guide=guide), size, {**HEAVY, **factors})
     assert isinstance(state.bound, PlainBound)
@@ -211,7 +211,7 @@ def test_where_there_is_no_closed_form_the_bound_is_that_of_the_draw(size: int, 
 
 
 @QUICK
-def test_points_under_normal_priors_are_what_map_finds() -> None:
+def test_a_delta_guide_with_normal_priors_finds_the_posterior_mode() -> None:
     problem = PROBLEMS[3]
     algorithm = SVI(learning_rate=0.03, guide="delta", factor_guide="delta")
     state = fit_tensors(algorithm, problem.build({"factor": PRIORS["factor"]}), *data(), 1500)
@@ -221,7 +221,7 @@ def test_points_under_normal_priors_are_what_map_finds() -> None:
 
 
 @QUICK
-def test_a_shared_scale_goes_through_pyro_and_is_learned() -> None:
+def test_a_hierarchical_scale_goes_through_pyro_and_is_learned() -> None:
     hierarchical = Hierarchical(dist.HalfCauchy(1.0), lambda scale, site: dist.Normal(0.0, scale))
     problem = PROBLEMS[0]
     algorithm = SVI(learning_rate=0.03, num_particles=4)
@@ -234,11 +234,11 @@ def test_a_shared_scale_goes_through_pyro_and_is_learned() -> None:
     torch.manual_seed(0)
     marginal = hierarchical_posterior(problem)
     found = draws(partial(algorithm.draw, state), 400)
-    assert ((found.mean(0) - marginal.mean).abs() / marginal.sd).max() < 0.35  # a mean-field guide of a skew posterior
+    assert ((found.mean(0) - marginal.mean).abs() / marginal.sd).max() < 0.35  # the posterior is skewed
 
 
 def hierarchical_posterior(problem: Problem) -> Posterior:
-    """By averaging the exact posteriors for a grid of scales, weighted by evidence and hyperprior."""
+    """Average the exact posteriors over a grid of scales, weighted by evidence and hyperprior."""
     x, y = data()
     scales = torch.linspace(0.05, 8, 400, dtype=torch.float64)
     logs, means, squares = [], [], []
@@ -256,7 +256,7 @@ def hierarchical_posterior(problem: Problem) -> Posterior:
     return Posterior(mean[None], (second - mean.outer(mean))[None])
 
 
-def test_pyros_store_stays_empty_and_models_do_not_touch_one_another() -> None:
+def test_pyros_parameter_store_stays_empty_and_models_are_independent() -> None:
     pyro.clear_param_store()
     alone = fit_tensors(SVI(), PROBLEMS[0].build(), *data(), 20)
     first, second = [SVI().init(PROBLEMS[0].build(), NUM_DATA, 20) for _ in range(2)]
@@ -269,7 +269,7 @@ def test_pyros_store_stays_empty_and_models_do_not_touch_one_another() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_no_prior_moves(size: int) -> None:
+def test_training_does_not_change_the_priors(size: int) -> None:
     state = state_of(SVI(), size)
     before = [latent.prior.log_prob(torch.ones_like(latent.site.centre)).item() for latent in state.program.latents]  # type: ignore[union-attr]
     for _ in range(5):
@@ -288,7 +288,7 @@ def test_factors_are_drawn_for_each_example() -> None:
     handle.remove()
     (rows,) = seen
     distinct = rows.detach().unflatten(0, (3, 8))
-    assert (distinct[:, 0] - distinct[:, 1]).abs().min() > 0  # examples that are equal
+    assert (distinct[:, 0] - distinct[:, 1]).abs().min() > 0  # although the examples are equal
     assert (distinct[0] - distinct[1]).abs().min() > 0
 
 
@@ -300,13 +300,13 @@ def test_factors_are_drawn_for_each_example() -> None:
         *(pytest.param(o, marks=pytest.mark.slow) for o in ("local_reparametrization", "num_particles", "accumulate")),
     ],
 )
-def test_other_ways_to_draw_have_the_same_expectation(option: str) -> None:
+def test_all_gradient_estimators_have_the_same_expectation(option: str) -> None:
     size = 3 if option == "draws" else 1
     value = {"draws": "example", "local_reparametrization": True, "num_particles": 4, "accumulate": 3}[option]
 
     def gradients(algorithm: SVI, count: int) -> Tensor:
         state = state_of(algorithm, size)
-        state.model.eval()  # norm statistics of a part of a batch are others
+        state.model.eval()  # batch statistics differ for a part of a batch
         found = []
         for seed in range(count):
             torch.manual_seed(seed)
@@ -325,7 +325,7 @@ def test_other_ways_to_draw_have_the_same_expectation(option: str) -> None:
         assert other.var(0).mean() < plain.var(0).mean()
 
 
-def test_the_centre_is_left_in_the_model() -> None:
+def test_the_trained_model_has_the_centre_of_the_guide() -> None:
     algorithm = SVI(initial_scale=1e-9)
     state = fit_tensors(algorithm, PROBLEMS[3].build({"factor": PRIORS["factor"]}), *data(), 30)
     x = data()[0]
@@ -333,7 +333,7 @@ def test_the_centre_is_left_in_the_model() -> None:
 
 
 @QUICK
-def test_a_learned_noise_is_found() -> None:
+def test_the_noise_of_the_likelihood_is_learned() -> None:
     def build() -> Model:
         return Model(nn.Linear(3, 1, bias=False), Gaussian(3.0, learned=True)).double()
 
@@ -364,14 +364,14 @@ def test_a_learned_noise_is_found() -> None:
     ],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_what_cannot_be_is_said_in_one_line(options: dict[str, Any], priors: Any, message: str) -> None:
+def test_invalid_options_and_priors_are_refused_in_one_line(options: dict[str, Any], priors: Any, message: str) -> None:
     with pytest.raises(InputError, match=message.replace("*", r"\*")) as caught:
         SVI(**options).init(PROBLEMS[0].build(priors), NUM_DATA, 10)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("guide", ["delta", "normal"])
-def test_members_that_are_equal_and_have_no_noise_of_their_own_are_refused(guide: Any) -> None:
+def test_equal_members_without_their_own_noise_are_refused(guide: Any) -> None:
     def build() -> Model:
         return Model(ensemble(nn.Linear(5, 3), 3, "ones"), priors={"base": dist.Normal(0.0, 1.0), "member": None})
 
@@ -385,7 +385,7 @@ def test_members_that_are_equal_and_have_no_noise_of_their_own_are_refused(guide
 
 
 @pytest.mark.parametrize("weight", [0.0, 1e-9])
-def test_pyros_bound_reports_the_divergence_whatever_its_weight(weight: float) -> None:
+def test_pyros_bound_reports_the_divergence_for_any_kl_weight(weight: float) -> None:
     def kl(kl_weight: float) -> Tensor:
         algorithm = SVI(guide="low-rank", kl_weight=kl_weight, initial_scale=0.3)
         torch.manual_seed(0)
@@ -397,7 +397,7 @@ def test_pyros_bound_reports_the_divergence_whatever_its_weight(weight: float) -
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_pyros_bound_is_the_plain_one_where_both_can_be_taken(size: int) -> None:
+def test_pyros_bound_and_the_plain_bound_have_the_same_mean_divergence(size: int) -> None:
     state = state_of(SVI(), size)
     (_, plain), _, _ = ascended(state)
     bound = PyroBound(state.program, state.each_guide, SVI().descent.steps, "to compare")
@@ -411,7 +411,7 @@ def test_pyros_bound_is_the_plain_one_where_both_can_be_taken(size: int) -> None
     assert error < 0.05 * plain
 
 
-def test_it_says_when_it_goes_through_pyro(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_reason_for_going_through_pyro_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="bayes_share"):
         SVI().init(PROBLEMS[0].build(), NUM_DATA, 10)
         assert caplog.messages == []
@@ -425,7 +425,7 @@ def test_it_says_when_it_goes_through_pyro(caplog: pytest.LogCaptureFixture) -> 
     ]
 
 
-def test_a_draw_for_each_example_keeps_to_the_bounds_of_its_member() -> None:
+def test_draws_per_example_stay_in_the_support_of_their_members_prior() -> None:
     low = torch.tensor([[0.5], [1.5], [2.5]])
     algorithm = SVI(draws="example", initial_scale=0.5)
     state = state_of(algorithm, 3, {"factor": dist.Uniform(low, low + 1)})
@@ -447,7 +447,7 @@ def test_a_large_full_rank_guide_is_finite_in_single_precision() -> None:
     assert all(bool(parameter.isfinite().all()) for parameter in state.guides.parameters())
 
 
-def test_the_weight_of_the_divergence_climbs() -> None:
+def test_the_kl_weight_warms_up() -> None:
     algorithm = SVI(kl_weight=0.5, kl_warmup=0.4)
     assert [algorithm.kl_weight_at(step, 10) for step in range(6)] == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5, 0.5])
     assert [SVI().kl_weight_at(step, 10) for step in (0, 9)] == [1.0, 1.0]
@@ -459,7 +459,7 @@ def test_the_weight_of_the_divergence_climbs() -> None:
 
 
 @pytest.mark.parametrize("guide", ["normal", "low-rank"])
-def test_several_draws_in_a_step_count_a_batch_once(guide: Any) -> None:
+def test_several_particles_update_the_norm_statistics_once(guide: Any) -> None:
     algorithm = SVI(guide=guide, num_particles=3)
     state = state_of(algorithm, 1)
     one_step(algorithm, state, batch())
@@ -467,7 +467,7 @@ def test_several_draws_in_a_step_count_a_batch_once(guide: Any) -> None:
 
 
 @pytest.mark.parametrize("guide", ["normal", "full-rank", "low-rank"])
-def test_autocast_leaves_guides_and_densities_precise(guide: Any) -> None:
+def test_autocast_does_not_reduce_the_precision_of_guides_and_densities(guide: Any) -> None:
     def build() -> Model:
         return Model(network(3))
 

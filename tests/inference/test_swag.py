@@ -1,4 +1,4 @@
-"""SWAG against moments taken by hand from every snapshot, and its draws against the covariance of the paper."""
+"""SWAG: its moments against those of the snapshots, and its draws against the covariance in the paper."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def batch(step: int) -> tuple[Tensor, Tensor]:
 
 
 def run(algorithm: SWAG, size: int = 1, num_steps: int = 40, freeze: str = "-") -> tuple[SWAGState, list[Any]]:
-    """The state after the last step, and the parameters after every one."""
+    """Return the state after the last step, and the parameters after every step."""
 
     def build() -> Model:
         model = small(size)
@@ -81,7 +81,7 @@ def test_draws_have_the_mean_and_the_covariance_of_the_paper(rank: int) -> None:
     sd = covariance.diagonal().sqrt()
 
     def miss(found: Tensor) -> float:
-        """The largest error of mean and covariance, in standard errors."""
+        """Return the largest error of mean and covariance, in standard errors."""
         centred = found - snapshots.mean(0)
         of_mean = (centred.mean(0) / sd).abs().max() * count**0.5
         error = ((sd.square().outer(sd.square()) + covariance.square()) / count).sqrt()
@@ -96,7 +96,7 @@ def test_draws_have_the_mean_and_the_covariance_of_the_paper(rank: int) -> None:
     close(wide.std(0) / sd, torch.full_like(sd, 3), 0.17)
 
 
-def test_the_variance_of_what_hardly_moves_does_not_cancel() -> None:
+def test_the_variance_of_almost_constant_parameters_is_accurate() -> None:
     moments = Moments()
     noise = 1e-3 * torch.randn(200, generator=torch.Generator().manual_seed(0))
     values = 1000 + noise
@@ -109,7 +109,7 @@ def test_the_variance_of_what_hardly_moves_does_not_cancel() -> None:
 
 
 @pytest.mark.parametrize("num_steps", [3, 10, 100, 100_000])
-def test_snapshots_are_evenly_spaced_and_the_last_comes_last(num_steps: int) -> None:
+def test_snapshots_are_evenly_spaced_and_include_the_last_step(num_steps: int) -> None:
     algorithm = SWAG(swa_start=0.6, num_snapshots=8)
     steps = [step for step in range(num_steps + 1) if algorithm.is_snapshot(step, num_steps)]
     first = int(0.6 * num_steps)
@@ -119,7 +119,7 @@ def test_snapshots_are_evenly_spaced_and_the_last_comes_last(num_steps: int) -> 
     assert max(gaps) - min(gaps) <= 1
 
 
-def test_the_rate_is_the_schedule_at_first_and_then_constant() -> None:
+def test_the_rate_follows_the_schedule_and_is_constant_from_swa_start() -> None:
     algorithm = SWAG(swa_start=0.5, swa_rate=0.3, learning_rate=0.2)
     rates = [algorithm.rate_at(step, 10) for step in range(10)]
     assert rates[5:] == [0.3] * 5
@@ -136,7 +136,7 @@ def test_before_the_first_snapshot_a_draw_is_the_network() -> None:
     close(SWAG().draw(state, 0)(x), state.model.eval()(x).detach(), 0)
 
 
-def test_frozen_parameters_are_known() -> None:
+def test_frozen_parameters_are_neither_updated_nor_drawn() -> None:
     algorithm = SWAG(**OPTIONS)
     state, path = run(algorithm, 3, freeze="0.weight")
     name = "network.network.0.weight"
@@ -146,7 +146,7 @@ def test_frozen_parameters_are_known() -> None:
 
 
 @pytest.mark.parametrize(("size", "sharing"), [(1, "shared"), (3, "shared"), (3, "member")])
-def test_norms_have_the_statistics_of_the_draw(size: int, sharing: str) -> None:
+def test_norm_statistics_are_reestimated_for_the_first_draws_and_the_mean(size: int, sharing: str) -> None:
     algorithm = SWAG(num_snapshots=5, norm_draws=2)
     training = trained(Training(algorithm, builder(size, norm="batch", sharing=sharing), batches_of(digits(), 48), 2))
     state = training.state
@@ -180,6 +180,6 @@ def test_norms_have_the_statistics_of_the_draw(size: int, sharing: str) -> None:
         ({"norm_draws": -1}, "norm_draws must not be negative"),
     ],
 )
-def test_options_that_cannot_be_are_refused(options: dict[str, Any], words: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         SWAG(**options)

@@ -1,4 +1,4 @@
-"""Training as a whole: what it reaches, what it refuses, and what it does with a loss that is no number."""
+"""`Training` as a whole: its results, its history, what it refuses, and non-finite losses."""
 
 import math
 from dataclasses import replace
@@ -32,7 +32,7 @@ def test_digits_are_learned(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_the_history_has_the_scores_of_the_mixture(size: int) -> None:
+def test_the_history_has_the_nll_of_the_mixture_and_the_learning_rate(size: int) -> None:
     training = trained(Training(MAP(), builder(size), batches_of(digits(), 48), 2))
     split = training.data.validation
     probs = training.predict(split).double().softmax(-1).mean((0, 1))
@@ -52,7 +52,7 @@ def test_members_that_would_stay_equal_are_refused(algorithm: Any) -> None:
 
 
 @pytest.mark.parametrize(("feed", "options"), [("split", {}), ("tile", {"dropout": 0.1}), ("tile", {"init": "normal"})])
-def test_members_that_come_apart_are_not(feed: str, options: dict[str, Any]) -> None:
+def test_equal_members_are_accepted_if_training_makes_them_differ(feed: str, options: dict[str, Any]) -> None:
     training = trained(equal_members(MAP(feed=feed), **options))
     logits = training.predict(training.data.test)[0]
     assert not torch.equal(logits[0], logits[1])
@@ -65,7 +65,7 @@ def failing(size: int = 1, algorithm: Any = None) -> Training:
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_a_loss_that_is_no_number_stops_and_names_the_step_and_the_rate(size: int) -> None:
+def test_a_non_finite_loss_raises_with_the_step_and_the_rate(size: int) -> None:
     training = failing(size)
     with pytest.raises(RunError, match=r"the loss is (nan|inf) at step [1-9] of 10\b.* with learning rate 1e"):
         trained(training)
@@ -73,7 +73,7 @@ def test_a_loss_that_is_no_number_stops_and_names_the_step_and_the_rate(size: in
         training.state_dict()
 
 
-def test_where_a_look_is_dear_the_loss_is_looked_at_before_it_is_saved() -> None:
+def test_on_a_device_the_loss_is_checked_before_saving() -> None:
     training = failing()
     training._losses = Losses(10, torch.device("meta"))
     steps = training.steps()
@@ -89,12 +89,12 @@ def test_where_a_look_is_dear_the_loss_is_looked_at_before_it_is_saved() -> None
     ("epochs", "batch_size", "message"),
     [(0, 48, "at least 1 epoch"), (1, 0, "from 1 to 240"), (1, 241, "from 1 to 240 examples .* not 241")],
 )
-def test_what_cannot_be_is_refused(epochs: int, batch_size: int, message: str) -> None:
+def test_invalid_epochs_and_batch_sizes_are_refused(epochs: int, batch_size: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Training(MAP(), builder(), batches_of(digits(), batch_size), epochs)
 
 
-def test_a_batch_that_does_not_split_or_divide_is_refused() -> None:
+def test_a_batch_that_does_not_divide_among_members_or_parts_is_refused() -> None:
     with pytest.raises(InputError, match=r"\b50\b.* among 3 members"):
         trained(Training(MAP(feed="split"), builder(3), batches_of(digits(), 50), 1))
     with pytest.raises(InputError, match="batch of 50 does not divide into 4 parts"):
@@ -113,7 +113,7 @@ def test_fit_trains_a_copy_of_a_model() -> None:
     assert differences(state.state_dict(), again.state_dict()) == []
 
 
-def test_fit_is_training() -> None:
+def test_fit_gives_the_state_and_predictions_of_training() -> None:
     state = fit(MAP(), builder(3), digits(), epochs=2, batch_size=48, seed=4, progress=False)
     training = trained(Training(MAP(), builder(3), batches_of(digits(), 48), 2, seed=4))
     assert differences(state.state_dict(), training.state.state_dict()) == []
@@ -129,7 +129,7 @@ def test_training_draws_nothing_from_the_callers_generator() -> None:
     assert torch.equal(torch.randn(3), expected)
 
 
-def test_a_model_of_ones_own_is_trained() -> None:
+def test_a_user_defined_model_is_trained() -> None:
     def build() -> Model:
         return Model(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)))
 
@@ -137,7 +137,7 @@ def test_a_model_of_ones_own_is_trained() -> None:
     assert training.history[-1]["validation_accuracy"] > 0.7
 
 
-def test_parameters_that_are_no_numbers_are_not_saved() -> None:
+def test_non_finite_parameters_are_not_saved() -> None:
     training = Training(
         MAP(),
         lambda: Model(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))),
@@ -152,20 +152,20 @@ def test_parameters_that_are_no_numbers_are_not_saved() -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_draws_come_one_at_a_time_and_are_those_of_predict(precision: Any) -> None:
+def test_predict_draws_yields_the_draws_of_predict(precision: Any) -> None:
     training = trained(Training(SVI(), builder(3), batches_of(digits(), 48), 1, execution=Execution("cpu", precision)))
     together = training.predict(training.data.test, 3)
     drawn = []
     draws = training.predict_draws(training.data.test, 3)
     for draw in draws:
-        assert not torch.is_autocast_enabled("cpu")  # between two draws, nothing of theirs is left over
+        assert not torch.is_autocast_enabled("cpu")  # autocast is off between draws
         drawn.append(draw)
     assert len(drawn) == 3
     assert torch.equal(torch.stack(drawn), together)
     assert not torch.equal(drawn[0], drawn[1])
 
 
-def test_a_draw_is_computed_when_it_is_asked_for() -> None:
+def test_predict_draws_computes_a_draw_when_it_is_requested() -> None:
     training = trained(Training(SVI(), builder(1), batches_of(digits(), 48), 1))
     asked = []
 
@@ -195,7 +195,7 @@ def test_steps_can_be_taken_a_few_at_a_time(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "stateful"])
-def test_after_a_step_that_was_broken_off_steps_are_taken_as_before(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_continues_unchanged_after_an_interrupted_step(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def training() -> Training:
         make, told = KINDS[kind]
         torch.manual_seed(2)
@@ -203,13 +203,13 @@ def test_after_a_step_that_was_broken_off_steps_are_taken_as_before(kind: str, m
 
     run = trained(training(), 7)
     with monkeypatch.context() as patch:
-        patch.setattr(MAP, "gradient", broken_off)
+        patch.setattr(MAP, "gradient", interrupted)
         with pytest.raises(KeyboardInterrupt):
             trained(run)
     assert differences(trained(run).state_dict(), trained(training()).state_dict()) == []
 
 
-def broken_off(*_: Any) -> Any:
+def interrupted(*_: Any) -> Any:
     raise KeyboardInterrupt
 
 
@@ -218,7 +218,7 @@ def after(steps: int) -> Training:
 
 
 @pytest.mark.parametrize("odd", [None, [1.0], torch.zeros(3)])
-def test_a_state_that_no_step_can_go_on_from_is_one_line(odd: Any) -> None:
+def test_an_invalid_optimizer_state_is_refused(odd: Any) -> None:
     saved = after(3).state_dict()
     saved["state"]["optimizer"]["state"][0] = {"momentum_buffer": odd}
     with pytest.raises(InputError, match=r"no state that this run can go on from|the state cannot be read"):
@@ -231,7 +231,7 @@ def gone_on(saved: dict[str, Any]) -> Training:
     return trained(training)
 
 
-def test_a_fault_of_the_program_is_not_taken_for_the_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_a_step_is_not_reported_as_a_bad_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     training = Training(MAP(), builder(1), batches_of(digits(), 48), 2)
     training.load_state_dict(after(3).state_dict())
     steps = training.steps()

@@ -1,4 +1,4 @@
-"""Inputs that are dicts, tuples and lists of tensors, from the first look to prediction."""
+"""Nested inputs (dicts, tuples and lists of tensors), from the first check to prediction."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,7 +35,7 @@ LABELS = (NUMBERS.sum(1) > 0).long()
 
 
 class Plain(nn.Module):
-    """Takes one tensor, the numbers and the kinds side by side."""
+    """Takes one tensor of numbers and kinds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Plain(nn.Module):
 
 
 class OfTree(Plain):
-    """The same, of a dict, a tuple or a list."""
+    """The same, for a dict, a tuple or a list."""
 
     def forward(self, x: Any) -> Tensor:
         numbers, kinds = x.values() if isinstance(x, dict) else x
@@ -69,7 +69,7 @@ def build(kind: type[nn.Module], members: int) -> Callable[[], Model]:
 
 
 def algorithm_of(name: str, kind: type[nn.Module]) -> Inference[Any]:
-    """That of a case, with a teacher of such inputs; not perturbed, since kinds are whole numbers in a tree alone."""
+    """Return a case's algorithm, with a teacher for these inputs, unperturbed: kinds are integers only when nested."""
     algorithm = CASES[name].algorithm
     if not isinstance(algorithm, Distill):
         return algorithm
@@ -78,7 +78,7 @@ def algorithm_of(name: str, kind: type[nn.Module]) -> Inference[Any]:
 
 @pytest.mark.parametrize("members", [1, 2])
 @pytest.mark.parametrize("name", CASES)
-def test_a_tree_gives_what_one_tensor_gives(name: str, members: int) -> None:
+def test_nested_inputs_give_the_results_of_one_tensor(name: str, members: int) -> None:
     algorithm = algorithm_of(name, Plain)
     batch_size = None if name == "nuts" else 16
     whole = torch.cat([NUMBERS, KINDS.float()], 1)
@@ -109,19 +109,19 @@ class OfNested(Plain):
         return self.layers(torch.cat([x["a"][0], x["b"][0]["c"].float()], 1))
 
 
-def test_a_loader_of_nested_trees() -> None:
+def test_a_loader_may_return_nested_inputs() -> None:
     state = fit(CASES["map"].algorithm, Model(OfNested()), DataLoader(Nested(), batch_size=16), 2, progress=False)
     found = predict(CASES["map"].algorithm, state, {"a": (NUMBERS,), "b": [{"c": KINDS}]}, batch_size=7)
     assert found.shape == (1, 1, N, 2)
 
 
-def test_each_tensor_of_a_tree_gets_its_memory_format() -> None:
+def test_each_tensor_of_nested_inputs_gets_its_memory_format() -> None:
     placed = Execution("cpu", channels_last=True).place_inputs({"image": torch.randn(2, 3, 4, 4), "age": torch.ones(2)})
     assert placed["image"].is_contiguous(memory_format=torch.channels_last)
     assert placed["age"].shape == (2,)
 
 
-def test_norms_are_estimated_from_trees() -> None:
+def test_norm_statistics_are_reestimated_from_nested_inputs() -> None:
     class Normed(OfTree):
         def __init__(self) -> None:
             super().__init__()
@@ -133,7 +133,7 @@ def test_norms_are_estimated_from_trees() -> None:
     torch.testing.assert_close(buffers["network.layers.0.running_mean"], whole.mean(0))
 
 
-def test_inputs_that_are_no_tree_are_refused_where_one_predicts() -> None:
+def test_predict_refuses_invalid_nested_inputs() -> None:
     algorithm = CASES["map"].algorithm
     state = fit_tensors(algorithm, build(OfTree, 1), (NUMBERS, KINDS), LABELS, 1)
     with pytest.raises(InputError, match="inputs must contain tensors, not ndarray"):
@@ -142,7 +142,7 @@ def test_inputs_that_are_no_tree_are_refused_where_one_predicts() -> None:
         predict(algorithm, state, (NUMBERS, KINDS[:5]))
 
 
-def test_a_digest_is_of_numbers_shapes_and_names() -> None:
+def test_a_digest_depends_on_values_shapes_dtypes_and_names() -> None:
     digests = [
         digest({"a": X}, Y),
         digest({"b": X}, Y),

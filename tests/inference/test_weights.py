@@ -1,4 +1,4 @@
-"""Weights of examples: those that are whole numbers count examples as often as if they were repeated."""
+"""Weights of examples: integer weights equal repeated examples."""
 
 from collections.abc import Callable
 from typing import Any
@@ -47,7 +47,7 @@ ALGORITHMS: dict[str, Inference[Any]] = {
 
 
 def data() -> tuple[Tensor, Tensor]:
-    """The third example, which no weight counts, is far from all others."""
+    """Return data whose third example, which has weight 0, is far from all others."""
     torch.manual_seed(0)
     x = torch.randn(6, 2, dtype=torch.float64)
     x[2] = 1e3
@@ -69,7 +69,7 @@ def covariances(state: Any) -> list[Tensor]:
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 @pytest.mark.parametrize("kind", ["numbers", "classes"])
-def test_whole_weights_are_repeated_examples(name: str, kind: str) -> None:
+def test_integer_weights_equal_repeated_examples(name: str, kind: str) -> None:
     algorithm, (x, y) = ALGORITHMS[name], data()
     model = build(lambda: Gaussian(0.5), 1, 1 if name == "deep" else 2)
     if kind == "classes":
@@ -79,7 +79,7 @@ def test_whole_weights_are_repeated_examples(name: str, kind: str) -> None:
     weighted = fit_tensors(algorithm, model, x, y, weights=WEIGHTS, **options)
     repeated = fit_tensors(algorithm, model, x[rows], y[rows], **options)
     inputs = x[[0, 1, 3]]
-    if name in ("laplace", "tuned"):  # draws along eigenvectors, which are any where eigenvalues are equal
+    if name in ("laplace", "tuned"):  # draws use eigenvectors, which are not unique for equal eigenvalues
         for one, other in zip(covariances(weighted), covariances(repeated), strict=True):
             assert torch.allclose(one, other)
         weighted, repeated, algorithm = weighted.point, repeated.point, MAP()
@@ -89,8 +89,8 @@ def test_whole_weights_are_repeated_examples(name: str, kind: str) -> None:
 
 @pytest.mark.parametrize("feed", ["tile", "split", "own", "bootstrap"])
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_the_gradients_of_an_epochs_batches_are_those_of_all_data(feed: str, size: int) -> None:
-    """On average, however small batches are: each divided by its own weights, one of 1 example would lose them."""
+def test_the_mean_loss_over_the_batches_of_an_epoch_is_that_of_all_data(feed: str, size: int) -> None:
+    """If each batch were divided by its own weights, a batch of one example would lose its weight."""
     x, y = torch.zeros(8, 1), torch.arange(8.0)
     weights = torch.tensor([5.0, 0.0, 1.0, 1.0, 0.5, 0.5, 3.0, 5.0])
     if feed == "split":
@@ -111,7 +111,7 @@ def test_the_gradients_of_an_epochs_batches_are_those_of_all_data(feed: str, siz
     assert torch.stack(losses).mean().item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_padding_and_parts_of_batches_change_nothing() -> None:
+def test_accumulation_keeps_weighted_predictions_and_padding_has_weight_0() -> None:
     x, y = data()
     model = build(lambda: Gaussian(0.5), 1, 2)
     whole = fit_tensors(MAP(), model, x, y, 5, weights=WEIGHTS)
@@ -125,7 +125,7 @@ def test_padding_and_parts_of_batches_change_nothing() -> None:
     assert padded.counts.tolist() == pytest.approx([8 / 6, 8 / 6, 0, 0])
 
 
-def test_priors_are_weighed_against_the_sum_of_the_weights() -> None:
+def test_num_data_is_the_sum_of_the_weights() -> None:
     x, y = data()
     assert Tensors(x, y, weights=WEIGHTS).num_data == 8
     assert Tensors(x, y, weights=WEIGHTS / 16).num_data == 0.5
@@ -154,6 +154,6 @@ def test_scores_of_validation_data_are_not_weighted() -> None:
         (torch.zeros(6), "the weights of all examples are 0"),
     ],
 )
-def test_weights_that_are_none(weights: Any, message: str) -> None:
+def test_invalid_weights_are_refused(weights: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         fit_tensors(MAP(), build(Gaussian, 1, 1), *data(), 1, weights=weights)

@@ -1,6 +1,6 @@
-"""Examples in every kind of source, and iterables of one's own."""
+"""Toy examples in every kind of source, with custom datasets and iterables."""
 
-# ruff: noqa: NPY002 (the global generator, which people's datasets draw from)
+# ruff: noqa: NPY002 (users' datasets draw from the global generator)
 
 import random
 from collections.abc import Callable, Iterator
@@ -17,16 +17,16 @@ from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
 
 COUNT, SIZE = 22, 4
-"""Examples and how many are in a batch: five full ones, and two that remain."""
+"""The number of examples and the batch size: five full batches, and two examples in the last one."""
 
 X = torch.arange(COUNT)[:, None] + torch.tensor([0.0, 0.25])
-"""An example is known by the whole part of its first number."""
+"""Inputs. The integer part of an example's first feature is its index."""
 
 Y = X.sum(1)
 
 
 class Noisy(Dataset):
-    """A dataset by index that adds what it draws from torch, numpy and Python."""
+    """A map-style dataset that adds noise from torch, numpy and Python."""
 
     def __init__(self, count: int = COUNT) -> None:
         self.count = count
@@ -43,14 +43,14 @@ class Noisy(Dataset):
 
 
 class Together(Noisy):
-    """The same, with a method for all examples of a batch."""
+    """The same, with a method that returns all examples of a batch."""
 
     def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
         return [self[index] for index in indices]
 
 
 class Again:
-    """An iterable that begins anew, without a length."""
+    """An iterable without a length, in a new random order each time."""
 
     def __init__(self, count: int = COUNT) -> None:
         self.count = count
@@ -67,7 +67,7 @@ class WithLength(Again):
 
 
 class Stateful:
-    """An iterable that knows where it is, in an order of its own."""
+    """An iterable with its own order and a state dict of its position."""
 
     def __init__(self, count: int = COUNT) -> None:
         self.count, self.epoch, self.place = count, 0, 0
@@ -91,7 +91,7 @@ class Stateful:
 
 
 class OneByOne(IterableDataset):
-    """Examples in a row, for a loader."""
+    """An iterable-style dataset."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return iter(zip(X + torch.rand(()) / 10, Y, strict=True))
@@ -108,24 +108,24 @@ KINDS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "stateful": (Stateful, {}),
     "iterable": (Again, {"num_data": COUNT, "steps_per_epoch": 6}),
     "iterable with a length": (WithLength, {}),
-    "loader of a row": (
+    "loader of an iterable dataset": (
         lambda: DataLoader(OneByOne(), batch_size=SIZE),
         {"num_data": COUNT, "steps_per_epoch": 6},
     ),
 }
-"""What a user hands in, by its kind, and what else `batches_of` is told."""
+"""Data by their kind, with the further arguments of `batches_of`."""
 
-GOES_ON = ["tensors", "loader", "loader with workers", "stateful"]
-"""The kinds that go on within epochs."""
+RESUMABLE = ["tensors", "loader", "loader with workers", "stateful"]
+"""The kinds that can resume within an epoch."""
 
 
-def names(x: Tensor) -> list[int]:
-    """Which examples these are."""
+def indices_of(x: Tensor) -> list[int]:
+    """Return the indices of examples."""
     return x[:, 0].floor().int().tolist()
 
 
 def line(dropout: float = 0.0) -> Model:
-    """A small network for `X` and `Y`."""
+    """Return a small model for `X` and `Y`."""
     return Model(nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, 1)), Gaussian(10.0))
 
 
