@@ -29,7 +29,7 @@ def costs(runs: Sequence[tuple[str, RunRecord]]) -> Section | None:
     keys = [column.key for column in _LEDGER[1:]]
     found = {name: run_costs(run.config, run.summary) for name, run in runs}
     rows = [{"run": Cell(name), **{key: Cell(of_run[key]) for key in keys}} for name, of_run in found.items()]
-    note = "All networks of each run together. What an algorithm stores besides, such as the scales of a guide, is left out."
+    note = "All networks of each run together, without what an algorithm stores besides, such as the scales of a guide."
     return Section("costs", "Parameters and operations", [], [Table("ledger", "Costs", _LEDGER, rows, note)])
 
 

@@ -164,7 +164,7 @@ def test_an_invalid_teacher_gives_an_error_before_training(
     [
         (
             ["--split-seed", "1"],
-            r"other examples of digits \(split_seed 0, hold_out \[\], train_on_validation False\), and the student must",
+            r"other examples of digits \(split_seed 0, hold_out \[\], train_on_validation False\), and the student",
         ),
         (
             ["--hold-out", "[9]"],
