@@ -168,7 +168,7 @@ def test_an_invalid_teacher_gives_an_error_before_training(
         ),
         (
             ["--hold-out", "[9]"],
-            r"other examples of digits \(split_seed 0, hold_out \[\], train_on_validation False\), and the student must",
+            r"other examples of digits \(split_seed 0, hold_out \[\], train_on_validation False\), and the student",
         ),
         (["--data", "npz:other.npz"], "was trained on digits, and its student on other data, npz:"),
     ],
