@@ -18,6 +18,8 @@ from bayes_share.tensors.trees import Tree
 if TYPE_CHECKING:
     from pyro.distributions.torch_distribution import TorchDistribution as Distribution
 
+_SHOWN = 4  # names of sites in a repr
+
 OBSERVED = "y"
 """The name of the targets' site."""
 
@@ -44,6 +46,11 @@ class Program:
     model: Model
     latents: tuple[Latent, ...]
     num_data: int | float | None = None
+
+    def __repr__(self) -> str:
+        sites = ", ".join(latent.site.name for latent in self.latents[:_SHOWN])
+        more = f" and {len(self.latents) - _SHOWN} more" if len(self.latents) > _SHOWN else ""
+        return f"Program(sites with priors: {sites}{more}; targets: {OBSERVED!r})"
 
     def __call__(self, x: Tree, y: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
         """Sample the parameters from their priors and return the outputs ``[member, batch, ...]``.

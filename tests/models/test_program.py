@@ -216,3 +216,10 @@ def test_read_structure_returns_none_if_sites_depend_on_each_other(size: int) ->
 def test_a_model_without_priors_raises() -> None:
     with pytest.raises(InputError, match="no parameter of the model has a prior"):
         pyro_model(Model(network(), priors={"base": None}))
+
+
+def test_the_repr_names_the_first_sites() -> None:
+    layers = [nn.Linear(1, 1, bias=False) for _ in range(6)]
+    expected = "Program(sites with priors: 0.weight, 1.weight, 2.weight, 3.weight and 2 more; targets: 'y')"
+    assert repr(pyro_model(Model(nn.Sequential(*layers), Gaussian(1.0)))) == expected
+    assert repr(pyro_model(Model(layers[0], Gaussian(1.0)))) == "Program(sites with priors: weight; targets: 'y')"
