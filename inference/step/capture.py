@@ -157,9 +157,10 @@ class Captured(Driver):
         self._steps.clear()
 
     def _agreed(self, reason: str | None) -> str | None:
-        """Why not to replay steps, where one of the processes has a reason; None where none has."""
-        (is_given,) = self._processes.ranks.any_says(reason is not None)
-        return reason or "in another process they cannot be captured" if is_given else None
+        """In all processes, the reason of the first one that has a reason not to replay steps; None if none has."""
+        ranks = self._processes.ranks
+        have = ranks.any_says(*(reason is not None and number == ranks.rank for number in range(ranks.count)))
+        return ranks.told(have.index(True), reason) if any(have) else None
 
 
 _WAYS = {"cuda": "a CUDA graph", "cpu": "operators that are run again, which is slower on a CPU"}
