@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ def resumed(before: str, after: str) -> dict[str, Any]:
 
 def main(rank: int, count: int, folder: Path) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=count)
+    meeting, patience = f"file://{folder / 'meeting'}", timedelta(seconds=60)  # where processes do not agree, they wait
+    dist.init_process_group("gloo", init_method=meeting, timeout=patience, rank=rank, world_size=count)
     found = {f"{name}, {way}": finished(training(name, way)) for name in CASES | FALLBACKS for way in ("off", "replay")}
     found["off to replay"] = resumed("off", "replay")
     found["replay to off"] = resumed("replay", "off")
