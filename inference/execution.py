@@ -10,6 +10,7 @@ from torch import Tensor
 from bayes_share.errors import InputError, unknown
 from bayes_share.inference.step.capture import Captured, Driver, Eager
 from bayes_share.inference.step.of_ranks import OfRanks
+from bayes_share.inference.step.processes import OneProcess
 from bayes_share.inference.step.ranks import Ranks
 from bayes_share.models.model import Model
 from bayes_share.tensors.trees import Tree, each_tensor, to_device
@@ -59,8 +60,8 @@ class Execution:
     @property
     def driver(self) -> Driver:
         """Who takes the steps of a training; a new one each time."""
-        if (ranks := Ranks.here()).count > 1:
-            return OfRanks(ranks, self.sync_norms)
+        ranks = Ranks.here()
+        processes = OfRanks(ranks, self.sync_norms) if ranks.count > 1 else OneProcess()
         device = self.torch_device
         is_gpu = device.type == "cuda"
         captures = {
@@ -69,7 +70,7 @@ class Execution:
             "off": False,
             "replay": True,
         }
-        return Captured(device) if captures[self.capture] else Eager()
+        return Captured(device, processes) if captures[self.capture] else Eager(processes)
 
     @property
     def torch_device(self) -> torch.device:

@@ -1,6 +1,7 @@
 """Steps of algorithms, of whichever of the three kinds."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -30,14 +31,51 @@ def take_step(algorithm: Inference[Any], state: Any, batch: Batch | tuple[Any, T
     return info
 
 
-def in_turn(takes: Sequence[Callable[[], StepInfo]]) -> list[StepInfo]:
-    """One step after the other; of several, each draws random numbers that do not depend on the others."""
-    if len(takes) == 1:
+class Runner:
+    """How the parts of a step are run: at once. Subclasses record a step, so that it can be replayed."""
+
+    def also(self, act: Callable[..., object], *tensors: Tensor) -> None:
+        """Call a function that must run on the host in every step, in a replayed one too.
+
+        Args:
+            act: seeds a generator, or exchanges messages with other processes.
+            tensors: its arguments: tensors of the step, which it may change in-place.
+        """
+        act(*tensors)
+
+    def run(self, takes: Sequence[Callable[[], StepInfo]]) -> list[StepInfo]:
+        """Take the steps of several trainings, none of which depends on another."""
+        return in_turn(takes, self.also)
+
+
+AT_ONCE = Runner()
+"""The runner of an ordinary step."""
+
+Also = Callable[..., None]
+"""The method `Runner.also`."""
+
+
+def in_turn(takes: Sequence[Callable[[], StepInfo] | None], also: Also = AT_ONCE.also) -> list[StepInfo]:
+    """One step after the other; of several, each draws random numbers that do not depend on the others.
+
+    Args:
+        takes: take the steps; None: another process takes it.
+        also: see `Runner.also`.
+    """
+    if len(takes) == 1 and takes[0] is not None:
         return [takes[0]()]
-    key, infos = drawn_key(), []
-    for number, take in enumerate(takes):
-        with seeded(*of_training(key, number)):
-            infos.append(take())
+    key, infos = [0], []
+
+    def begin() -> None:
+        key[0] = drawn_key()
+
+    also(begin)
+    with ExitStack() as stack:
+        for number, take in enumerate(takes):
+            if take is not None:
+                also(lambda number=number: stack.enter_context(seeded(*of_training(key[0], number))))
+                infos.append(take())
+                also(stack.close)
     return infos
 
 

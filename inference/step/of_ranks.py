@@ -1,9 +1,10 @@
 """Steps of several processes: whole trainings are dealt out, or each computes a part of the batch."""
 
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import fields
-from typing import Any
+from functools import partial
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -12,14 +13,14 @@ from torch.utils._pytree import tree_map
 
 from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Batch, Composed, GradientMethod, Inference, StepInfo
-from bayes_share.inference.step.drivers import after_step, drawn_key, of_training, step, take_step, trainings
+from bayes_share.inference.step.drivers import Also, Runner, after_step, drawn_key, in_turn, step, trainings
 from bayes_share.inference.step.ranks import Ranks
 from bayes_share.inference.step.synced_norms import SyncedNorms
 from bayes_share.tensors.seeding import seeded
 
 
 class OfRanks:
-    """Several processes take a step together. A `Driver`.
+    """Several processes take a step together; see `Processes`.
 
     Where an algorithm is composed of as many trainings as there are processes or more, such as the networks of a deep
     ensemble and the chains of `NUTS`, whole trainings are dealt out to them in turn, with the numbers that they have in
@@ -29,8 +30,10 @@ class OfRanks:
     augmentation of one process, and compute a part of it: of each member's examples, where members have their own. What
     is drawn for a gradient, such as dropout or the noise of `IVON`, is each process's own, so that processes act as
     further draws; what is drawn for an update is the same in all, and so is what the update makes of the mean gradient.
-    The statistics of batch norms are each process's own in a step, and averaged after it, unless they are synchronised.
-    So the states stay the same. The transition of a single chain is made by every process.
+    The statistics of batch norms are each process's own in a step, and averaged with the gradients, unless they are
+    synchronised. So the states stay the same. The transition of a single chain is made by every process.
+
+    All messages of a step go through `Runner.also`, so a step can be recorded in parts, with its messages between them.
 
     Args:
         ranks: of this process.
@@ -38,34 +41,55 @@ class OfRanks:
     """
 
     def __init__(self, ranks: Ranks, syncs_norms: bool = False) -> None:
-        self._ranks = ranks
-        self._norms = SyncedNorms(ranks) if syncs_norms else nullcontext()
+        self.ranks = ranks
+        self._syncs_norms = syncs_norms
         self._is_same = False
         self._is_dealt = False
 
-    def take(self, algorithm: Inference[Any], state: Any, batch: Batch, steps: int) -> StepInfo:
+    def begin(self, algorithm: Inference[Any], state: Any) -> None:
+        """See to it that all begin with the same numbers."""
+        if not self._is_same:
+            self._broadcast(_tensors(algorithm, state))
+            self._is_same = True
+
+    def step(self, algorithm: Inference[Any], state: Any, batch: Batch, runner: Runner) -> StepInfo:
         """Take a step together with the other processes.
 
         Raises:
             InputError: a batch that does not divide among them.
         """
-        if not self._is_same:
-            self._broadcast(_tensors(algorithm, state))
-            self._is_same = True
-        if isinstance(algorithm, Composed) and len(algorithm.trainings(state)) >= self._ranks.count:
-            return self._take_dealt(algorithm, state, batch, steps)
-        info = step(algorithm, state, batch, gradient=self._gradient)
-        self._average([buffer for buffer in _buffers(algorithm, state) if buffer.is_floating_point()])
-        after_step(algorithm, state, steps + 1)
-        return info
+        run = partial(in_turn, also=runner.also)
+        if not self._deals_out(algorithm, state):
+            return step(algorithm, state, batch, run, partial(self._gradient, runner.also))
+        each = list(zip(algorithm.trainings(state), algorithm.batches(state, Batch(*batch)), strict=True))
+        infos = run(
+            [
+                partial(step, method, own, part, run) if self.ranks.deals(number) else None
+                for number, ((method, own), part) in enumerate(each)
+            ]
+        )
+        figures = _figures(infos) * (len(infos) * self.ranks.count / len(each))
+        self._average([figures], runner.also)
+        return _reported(figures, infos[0])
+
+    def after_step(self, algorithm: Inference[Any], state: Any, steps: int) -> None:
+        """Do what is done now and then; of trainings that are dealt out, for those of this process."""
+        if not self._deals_out(algorithm, state):
+            after_step(algorithm, state, steps)
+            return
+        for number, (method, own) in enumerate(algorithm.trainings(state)):
+            if self.ranks.deals(number):
+                after_step(method, own, steps)
+        algorithm.after_step(state, steps)
+        self._is_dealt = True
 
     def complete(self, algorithm: Inference[Any], state: Any) -> None:
         """Bring the states of trainings that were dealt out to all processes."""
         if not self._is_dealt:
             return
         for number, (_, own) in enumerate(algorithm.trainings(state)):  # type: ignore[attr-defined]
-            found = self._ranks.told(number, own.state_dict() if self._ranks.deals(number) else None)
-            if not self._ranks.deals(number):
+            found = self.ranks.told(number, own.state_dict() if self.ranks.deals(number) else None)
+            if not self.ranks.deals(number):
                 own.load_state_dict(found)
         self._is_dealt = False
 
@@ -73,43 +97,45 @@ class OfRanks:
         """See to it again that all begin with the same numbers."""
         self._is_same = False
 
-    def _take_dealt(self, algorithm: Composed[Any], state: Any, batch: Batch, steps: int) -> StepInfo:
-        """Those of the trainings that are this process's take their steps, on their own batches, whole."""
-        each, key, infos = algorithm.trainings(state), drawn_key(), []
-        parts = algorithm.batches(state, Batch(*batch))
-        for number, ((method, own), part) in enumerate(zip(each, parts, strict=True)):
-            if self._ranks.deals(number):
-                with seeded(*of_training(key, number)):
-                    infos.append(take_step(method, own, part, steps))
-        algorithm.after_step(state, steps + 1)
-        self._is_dealt = True
-        return self._mean(infos, len(infos) * self._ranks.count / len(each))
+    def _deals_out(self, algorithm: Inference[Any], state: Any) -> TypeGuard[Composed[Any]]:
+        return isinstance(algorithm, Composed) and len(algorithm.trainings(state)) >= self.ranks.count
 
-    def _mean(self, infos: Sequence[StepInfo], weight: float = 1.0) -> StepInfo:
-        """The mean of what the processes report, each with its weight."""
-        names = [field.name for field in fields(StepInfo)]
-        figures = torch.stack([torch.stack([getattr(info, name).double() for info in infos]).mean() for name in names])
-        figures *= weight
-        self._average([figures])
-        return StepInfo(**dict(zip(names, (value.to(infos[0].loss) for value in figures), strict=True)))
+    def _gradient(self, also: Also, method: GradientMethod[Any], state: Any, batch: Batch) -> StepInfo:
+        """The mean gradient, and the means of the norms' statistics and of what the processes report."""
+        norms = SyncedNorms(self.ranks, also) if self._syncs_norms else nullcontext()
+        with ExitStack() as numbers:
+            # The key is the same in all processes, as the generators are.
+            also(lambda: numbers.enter_context(seeded(drawn_key(), "rank", self.ranks.rank)))
+            with norms:
+                info = method.gradient(state, part_of(batch, self.ranks, max(1, method.feeding(state).parts)))
+            figures = _figures([info])
+            statistics = [buffer for buffer in _buffers(method, state) if buffer.is_floating_point()]
+            self._average([*method.gradients(state), *statistics, figures], also, numbers.close)
+        return _reported(figures, info)
 
-    def _gradient(self, method: GradientMethod[Any], state: Any, batch: Batch) -> StepInfo:
-        """The mean gradient, and the mean of what the processes report."""
-        part = part_of(batch, self._ranks, max(1, method.feeding(state).parts))
-        key = drawn_key()  # the same in all, as the generators are
-        with seeded(key, "rank", self._ranks.rank), self._norms:
-            info = method.gradient(state, part)
-        self._average(method.gradients(state))
-        return self._mean([info])
+    def _average(self, tensors: Sequence[Tensor], also: Also, before: Callable[[], object] = lambda: None) -> None:
+        """Put the means over all processes in the place of tensors, in one message for each dtype.
 
-    def _average(self, tensors: Sequence[Tensor]) -> None:
-        """Put the means over all processes in the place of tensors, in one message for each dtype."""
-        for dtype in {tensor.dtype for tensor in tensors}:
-            own = [tensor for tensor in tensors if tensor.dtype == dtype]
-            joined = torch.cat([tensor.detach().flatten() for tensor in own])
-            dist.all_reduce(joined)
-            joined /= self._ranks.count
-            for tensor, mean in zip(own, joined.split([tensor.numel() for tensor in own]), strict=True):
+        Args:
+            tensors: are changed in-place.
+            also: exchanges the messages; see `Runner.also`.
+            before: is called on the host before them.
+        """
+        by_dtype = [
+            [tensor for tensor in tensors if tensor.dtype == dtype]
+            for dtype in dict.fromkeys(tensor.dtype for tensor in tensors)  # in one order in all processes
+        ]
+        joined = [torch.cat([tensor.detach().flatten() for tensor in own]) for own in by_dtype]
+
+        def exchange(*sums: Tensor) -> None:
+            before()
+            for each in sums:
+                dist.all_reduce(each)
+
+        also(exchange, *joined)
+        for own, means in zip(by_dtype, joined, strict=True):
+            means /= self.ranks.count
+            for tensor, mean in zip(own, means.split([tensor.numel() for tensor in own]), strict=True):
                 tensor.detach().copy_(mean.view(tensor.shape))
 
     def _broadcast(self, tensors: Iterable[Tensor]) -> None:
@@ -117,6 +143,17 @@ class OfRanks:
             whole = tensor.detach().contiguous()
             dist.broadcast(whole, 0)
             tensor.detach().copy_(whole)
+
+
+def _figures(infos: Sequence[StepInfo]) -> Tensor:
+    """The means of what some steps report, in one tensor."""
+    names = [field.name for field in fields(StepInfo)]
+    return torch.stack([torch.stack([getattr(info, name).double() for info in infos]).mean() for name in names])
+
+
+def _reported(figures: Tensor, like: StepInfo) -> StepInfo:
+    """The report that `_figures` were taken from, in the precision of another one."""
+    return StepInfo(*figures.to(like.loss.dtype).unbind())
 
 
 def part_of(batch: Batch, ranks: Ranks, parts: int = 1) -> Batch:

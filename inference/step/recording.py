@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, no_grad
+from torch import Tensor, autocast, no_grad
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
+
+from bayes_share.inference.step.drivers import Runner
 
 READS_THE_HOST = {
     "_local_scalar_dense": "a tensor is read as a number",
@@ -27,8 +29,11 @@ class HostRead(RuntimeError):
     """A step read the host; says by what operator."""
 
 
-class ReadsNothing(TorchDispatchMode):
-    """A context that raises `HostRead` where an operator makes the host wait for the device, or depends on numbers."""
+class ReadsNothing(TorchDispatchMode, Runner):
+    """A context that raises `HostRead` where an operator makes the host wait for the device, or depends on numbers.
+
+    A step that it runs exchanges no messages and seeds no generator: no other process has to take part in it.
+    """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Run the operator, if it may be."""
@@ -39,8 +44,11 @@ class ReadsNothing(TorchDispatchMode):
             raise HostRead(f"the size of the result depends on numbers ({name} by a mask)")
         return func(*args, **(kwargs or {}))
 
+    def also(self, act: Callable[..., object], *tensors: Tensor) -> None:
+        """Leave it out."""
 
-class Recording(TorchDispatchMode):
+
+class Recording(TorchDispatchMode, Runner):
     """A context that records the operators that run in it, to be run again without their Python.
 
     All tensors that they took and gave are kept.
@@ -58,11 +66,11 @@ class Recording(TorchDispatchMode):
             self.calls.append((func, args, kwargs, found))
         return found
 
-    def also(self, act: Callable[[], object]) -> None:
-        """Do something on the host, now and at this place in every replay."""
+    def also(self, act: Callable[..., object], *tensors: Tensor) -> None:
+        """Call a function on the host, now and at this place in every replay."""
         with _disable_current_modes():
-            act()
-        self.calls.append((act, (), {}, None))
+            act(*tensors)
+        self.calls.append((act, tensors, {}, None))
 
     def replay(self) -> Callable[[Any], Any]:
         """Run the operators again.
@@ -75,7 +83,7 @@ class Recording(TorchDispatchMode):
         def renewed(value: Any) -> Any:
             return new.get(id(value), value) if isinstance(value, Tensor) else value
 
-        with no_grad():
+        with no_grad(), autocast("cpu", enabled=False):  # what it cast is among the operators
             for func, args, kwargs, found in self.calls:
                 again = func(*tree_map(renewed, args), **tree_map(renewed, kwargs))
                 if found is None:

@@ -10,6 +10,7 @@ from torch import distributed as dist
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from bayes_share.inference.step.drivers import Also
 from bayes_share.inference.step.ranks import Ranks
 
 _OPTIONS = signature(F.batch_norm)
@@ -23,11 +24,12 @@ class SyncedNorms(TorchFunctionMode):
 
     Args:
         ranks: the processes.
+        also: exchanges messages; see `Runner.also`.
     """
 
-    def __init__(self, ranks: Ranks) -> None:
+    def __init__(self, ranks: Ranks, also: Also) -> None:
         super().__init__()
-        self._ranks = ranks
+        self._ranks, self._also = ranks, also
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
@@ -68,20 +70,20 @@ class SyncedNorms(TorchFunctionMode):
         return (normalised if bias is None else normalised + bias.view(shape)).to(input.dtype)
 
     def _mean(self, own: Tensor) -> Tensor:
-        return _Sum.apply(own) / self._ranks.count
+        return _Sum.apply(own, self._also) / self._ranks.count
 
 
 class _Sum(torch.autograd.Function):
     """The sum over all processes, each of which has a loss of its own that depends on it."""
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
-        found = own.clone()
-        dist.all_reduce(found)
+    def forward(ctx: Any, own: Tensor, also: Also) -> Tensor:
+        ctx.also, found = also, own.clone()
+        also(dist.all_reduce, found)
         return found
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         found = gradient.clone()
-        dist.all_reduce(found)
-        return found
+        ctx.also(dist.all_reduce, found)
+        return found, None

@@ -21,8 +21,8 @@ from bayes_share.inference import IVON, MAP, NUTS, SGHMC, SVI, Build, DeepEnsemb
 from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.step.drivers import after_step, take_step, why_eager
 from bayes_share.inference.step.drivers import step as one_step
-from bayes_share.inference.step.recorded_step import AsOperators
-from bayes_share.inference.step.recording import HostRead, ReadsNothing
+from bayes_share.inference.step.recorded_step import RecordedStep
+from bayes_share.inference.step.recording import HostRead, ReadsNothing, Recording
 from bayes_share.models.mlp import mlp
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
@@ -130,7 +130,7 @@ def replays(algorithm: Any, build: Build, batch_size: int) -> None:
     state, batches = begun(algorithm, build, batch_size)
     expected = copy.deepcopy(state)
     with seeded("step", WARM):
-        recorded = AsOperators(algorithm, state, batches[WARM])
+        recorded = RecordedStep(algorithm, state, batches[WARM], Recording())
     after_step(algorithm, state, WARM + 1)
     take(algorithm, expected, batches[WARM], WARM)
     assert differences(state.state_dict(), expected.state_dict()) == []

@@ -1,0 +1,107 @@
+"""A step as CUDA graphs, with what the host must do between them."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from threading import get_ident
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayes_share.inference.algorithm import StepInfo
+from bayes_share.inference.step.drivers import Runner, drawn_key, in_turn, of_training
+from bayes_share.tensors.seeding import seed_from
+
+
+class Graphs(Runner):
+    """A context that captures the operators in it as CUDA graphs, with memory of their own. None of them is run.
+
+    Where the host must act (`also`), a graph ends and another one begins; a replay runs graphs and acts in turn. So no
+    graph holds a message to another process. Each of several networks (`run`) has a stream of its own, and a state of
+    the generator, which is seeded before a replay.
+
+    Args:
+        networks: the number of networks that may be computed side by side.
+    """
+
+    def __init__(self, networks: int = 1) -> None:
+        self._parts: list[Callable[[], object]] = []
+        self._open, self._pool, self._thread = ExitStack(), torch.cuda.graph_pool_handle(), get_ident()
+        self._is_within = False
+        self._numbers = [_default_generator().clone_state() for _ in range(networks if networks > 1 else 0)]
+
+    def __enter__(self) -> "Graphs":
+        self._begin()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._end()
+
+    def also(self, act: Callable[..., object], *tensors: Tensor) -> None:
+        """Call a function on the host at this place in every replay, and not now.
+
+        Raises:
+            RuntimeError: if it is called in a backward pass, which on a GPU has a thread of its own.
+        """
+        if get_ident() != self._thread:
+            raise RuntimeError("processes exchange messages in the backward pass, where no CUDA graph can end")
+        self._end()
+        self._parts.append(partial(act, *tensors))
+        self._begin()
+
+    def run(self, takes: Sequence[Callable[[], StepInfo]]) -> list[StepInfo]:
+        """Take the steps of several networks side by side; their backward passes follow on the same streams."""
+        if len(takes) == 1:
+            return in_turn(takes)
+        if self._is_within:
+            raise RuntimeError("networks within networks are not computed side by side")
+        self._is_within = True
+        self._parts.insert(0, self._seed)
+        default, current = _default_generator(), torch.cuda.current_stream()
+        streams = [torch.cuda.Stream() for _ in takes]
+        usual, infos = default.graphsafe_get_state(), []
+        for take, stream, numbers in zip(takes, streams, self._numbers, strict=True):
+            stream.wait_stream(current)
+            default.graphsafe_set_state(numbers)
+            try:
+                with torch.cuda.stream(stream):
+                    infos.append(take())
+            finally:
+                default.graphsafe_set_state(usual)
+        for stream in streams:
+            current.wait_stream(stream)
+        self._is_within = False
+        return infos
+
+    def replay(self) -> Callable[[Any], Any]:
+        """Run the graphs and the acts between them.
+
+        Returns:
+            A function from a captured tensor to a copy of its present value, which the next replay overwrites.
+        """
+        for part in self._parts:
+            part()
+        return torch.clone
+
+    def _begin(self) -> None:
+        graph = torch.cuda.CUDAGraph()
+        for numbers in self._numbers:
+            graph.register_generator_state(numbers)
+        self._open.enter_context(torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"))
+        self._parts.append(graph.replay)
+
+    def _end(self) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The CUDA Graph is empty")  # between two acts that follow each other
+            self._open.close()
+
+    def _seed(self) -> None:
+        key = drawn_key()
+        for number, numbers in enumerate(self._numbers):
+            numbers.manual_seed(seed_from(*of_training(key, number)))
+
+
+def _default_generator() -> torch.Generator:
+    return torch.cuda.default_generators[torch.cuda.current_device()]

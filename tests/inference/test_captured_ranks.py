@@ -1,0 +1,197 @@
+"""Captured steps of several processes: the numbers of ordinary ones, and where none are captured, all say so."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import captured_ranks_worker
+import pytest
+import torch
+from algorithms import CASES, FORMS, Case, form_builder
+from captured_ranks_worker import STEPS
+from states import differences, leaves
+from test_ranks import run_processes
+from torch import Tensor
+from torch import distributed as dist
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from bayes_share.inference.algorithm import Batch
+from bayes_share.inference.step import capture
+from bayes_share.inference.step.capture import Captured, Eager
+from bayes_share.inference.step.graphs import Graphs
+from bayes_share.inference.step.of_ranks import OfRanks
+from bayes_share.inference.step.ranks import Ranks
+from bayes_share.tensors.seeding import seeded
+
+SAID = "steps are captured (operators that are run again, which is slower on a CPU)"
+ACTS = {"map": 2, "map with noise": 2, "ivon": 2, "svi": 2, "synced norms": 6}
+"""What the host does in a step: the seed, and the message between gradient and update; for a norm, four more."""
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes came to."""
+    folder = tmp_path_factory.mktemp("captured")
+    run_processes(str(captured_ranks_worker.__file__), 2, folder)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("name", captured_ranks_worker.CASES)
+def test_captured_steps_have_the_numbers_of_ordinary_ones(found: list[dict[str, Any]], name: str) -> None:
+    for process in found:
+        captured, ordinary = process[f"{name}, replay"], process[f"{name}, off"]
+        assert captured["lines"] == [SAID]
+        assert ordinary["lines"] == []
+        assert differences(captured["state"], ordinary["state"]) == []
+        assert captured["losses"] == ordinary["losses"]
+        assert name not in ACTS or captured["acts"] == [ACTS[name]]
+    assert differences(found[0][f"{name}, replay"]["state"], found[1][f"{name}, replay"]["state"]) == []
+
+
+@pytest.mark.parametrize("name", ["map", "synced norms", "dealt out"])
+def test_they_have_those_of_one_process(found: list[dict[str, Any]], name: str) -> None:
+    expected = captured_ranks_worker.finished(captured_ranks_worker.training(name, "off"))
+    here, there = dict(leaves(found[0][f"{name}, replay"]["state"])), dict(leaves(expected["state"]))
+    assert here.keys() == there.keys()
+    for path, value in there.items():
+        if isinstance(value, Tensor) and value.is_floating_point():
+            torch.testing.assert_close(here[path], value, rtol=1e-9, atol=1e-9, msg=lambda text: f"{path}: {text}")  # noqa: B023
+    assert found[0][f"{name}, replay"]["losses"] == pytest.approx(expected["losses"], rel=1e-7)
+
+
+@pytest.mark.parametrize("name", ["off to replay", "replay to off"])
+def test_a_training_goes_on_with_steps_taken_in_another_way(found: list[dict[str, Any]], name: str) -> None:
+    for process in found:
+        assert differences(process[name]["state"], process["ivon, off"]["state"]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("pyro", "steps are taken one by one: svi goes through Pyro"),
+        ("host", "steps are taken one by one: a tensor is read as a number"),
+        (
+            "other numbers",
+            "steps are taken one by one after all: a replay of the recorded step gave other numbers",
+        ),
+    ],
+)
+def test_where_one_process_replays_no_steps_none_does_and_all_say_why(
+    found: list[dict[str, Any]], name: str, said: str
+) -> None:
+    """The latter two hold in the second process alone, and the first one says so too."""
+    first, second = (process[f"{name}, replay"] for process in found)
+    assert first["lines"][-1].startswith(said)
+    assert first["lines"] == second["lines"]
+    assert len(first["losses"]) == len(second["losses"]) == STEPS
+    assert first["acts"] == second["acts"] == []
+    assert differences(first["state"], second["state"]) == []
+    if name != "other numbers":  # whose network counts its calls on copies too
+        assert differences(first["state"], found[0][f"{name}, off"]["state"]) == []
+
+
+class StandIn(TorchDispatchMode):
+    """As a CUDA graph: what is captured is not run; a replay runs it on the tensors that it was captured with."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Any] = []
+        self.changed: list[tuple[Tensor, Tensor]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        for number, argument in enumerate(func._schema.arguments):
+            is_written = argument.alias_info is not None and argument.alias_info.is_write
+            if is_written or argument.name.startswith("running_"):  # which batch norms change and do not declare
+                written = args[number] if number < len(args) else kwargs.get(argument.name)
+                self.changed += [(leaf, leaf.clone()) for leaf in tree_leaves(written) if isinstance(leaf, Tensor)]
+        self.calls.append((func, args, kwargs, func(*args, **kwargs)))
+        return self.calls[-1][-1]
+
+    @contextmanager
+    def captured(self) -> Iterator[None]:
+        StandIn.made += 1
+        numbers = torch.get_rng_state()
+        with self:
+            yield
+        torch.set_rng_state(numbers)
+        with torch.no_grad():
+            for tensor, before in reversed(self.changed):
+                tensor.copy_(before)
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        for func, args, kwargs, found in self.calls:
+            for place, now in zip(tree_leaves(found), tree_leaves(func(*args, **kwargs)), strict=True):
+                if isinstance(place, Tensor) and place.data_ptr() != now.data_ptr():
+                    place.copy_(now)
+
+
+@pytest.fixture
+def messages(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """A GPU's graphs are `StandIn`, and the messages of a process to itself alone are noted."""
+    sent: list[Tensor] = []
+    monkeypatch.setattr(StandIn, "made", 0)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", StandIn)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **options: graph.captured())
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
+    monkeypatch.setattr(capture, "_aside", lambda device: nullcontext())
+    monkeypatch.setattr(dist, "all_reduce", sent.append)
+    monkeypatch.setattr(dist, "broadcast", lambda tensor, source: None)
+    return sent
+
+
+def both_ways(case: Case, steps: int) -> tuple[Captured, Any, Any]:
+    """A training by captured steps of a GPU, and by ordinary ones: the driver, and the two states."""
+    build = form_builder(case, FORMS["ensemble"], norm="batch", dropout=0.2)
+    images = torch.randint(256, (steps, 24, 1, 8, 8), generator=torch.Generator().manual_seed(0)) / 255
+    targets = torch.randint(10, (steps, 24), generator=torch.Generator().manual_seed(1))
+    alone = Ranks(0, 1)
+    captured, states = Captured(torch.device("cuda"), OfRanks(alone)), []
+    for driver in (captured, Eager(OfRanks(alone))):
+        with seeded("init"):
+            state = case.algorithm.init(build, 240, steps)
+        for number in range(steps):
+            with seeded("step", number):
+                driver.take(case.algorithm, state, Batch(images[number], targets[number]), number)
+        states.append(state)
+    return captured, *states
+
+
+@pytest.mark.parametrize("name", ["map", "ivon", "svi"])
+def test_the_graphs_of_a_gpu_have_the_messages_between_them(name: str, messages: list[Tensor]) -> None:
+    """Two graphs, and an empty one before the seed; what is captured sends none."""
+    captured, state, ordinary = both_ways(CASES[name], 8)
+    assert captured.reason is None
+    assert StandIn.made == 3
+    assert differences(state.state_dict(), ordinary.state_dict()) == []
+    assert len(messages) == 2 * (8 + 1 + 8)  # parameters in float32 and figures in float64; one step is checked
+
+
+def test_a_capture_that_fails_is_said_and_loses_no_step(
+    messages: list[Tensor], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(OfRanks, "_average", failing_in_capture(OfRanks._average))
+    _, state, ordinary = both_ways(CASES["map"], 6)
+    assert "one by one after all: the capture failed (no graph can end here)" in caplog.text
+    assert differences(state.state_dict(), ordinary.state_dict()) == []
+
+
+def failing_in_capture(average: Callable[..., None]) -> Callable[..., None]:
+    def failing(self: OfRanks, tensors: Any, also: Any, *rest: Any) -> None:
+        if isinstance(also.__self__, Graphs):
+            raise RuntimeError("no graph can end here")
+        average(self, tensors, also, *rest)
+
+    return failing
+
+
+def test_no_graph_ends_in_the_thread_of_a_backward_pass(messages: list[Tensor]) -> None:
+    with Graphs() as tape, ThreadPoolExecutor(1) as backward:
+        raised = backward.submit(tape.also, print).exception()
+    assert isinstance(raised, RuntimeError)
+    assert "processes exchange messages in the backward pass, where no CUDA graph can end" in str(raised)
