@@ -43,7 +43,7 @@ class SGHMC(Flat, GradientMethod[GradientChain]):
             that of SGD with momentum ``1 - friction`` on the mean loss: num_data times the step size η. With a schedule
             that ends at 0, the chain stops moving. A default rate is adapted during burn-in only.
         friction: fraction of the velocity lost in each step, above 0 and at most 1 (Langevin dynamics).
-        temperature: temperature of the sampled posterior, ``p(θ | y) ^ (1 / temperature)``; 0: no noise.
+        temperature: temperature of the sampled posterior, p(θ | y)^(1 / temperature); 0: no noise.
         burn_in: fraction of all steps before the first sample is kept.
         keep: number of samples to keep, evenly spaced over the steps after `burn_in`; each is a copy of the network.
     """

@@ -41,8 +41,8 @@ class SGLD(Flat, GradientMethod[GradientChain]):
     Args:
         steps: learning rates, clipping and the like; each option can be passed by its own name.
         exponent: exponent of the decrease of the step size; 0: no decrease.
-        settling: fraction of all steps after which the step size has decreased by a factor of ``2^exponent``.
-        temperature: temperature of the sampled posterior, ``p(θ | y) ^ (1 / temperature)``; 0: no noise.
+        settling: fraction of all steps after which the step size has decreased by a factor of 2^exponent.
+        temperature: temperature of the sampled posterior, p(θ | y)^(1 / temperature); 0: no noise.
         burn_in: fraction of all steps before the first sample is kept.
         keep: number of samples to keep, evenly spaced over the steps after `burn_in`; each is a copy of the network.
     """

@@ -77,7 +77,7 @@ def test_draws_have_the_mean_and_the_covariance_of_the_paper(rank: int) -> None:
     columns = torch.stack([snapshots[k] - snapshots[: k + 1].mean(0) for k in (3, 4, 5)])
     covariance = diagonal if rank == 0 else 0.5 * diagonal + 0.5 * columns.mT @ columns / 2
     count = 1500
-    draws = torch.stack([flat(algorithm._values(state, sample)) for sample in range(count)])
+    draws = torch.stack([flat(algorithm._drawn_values(state, sample)) for sample in range(count)])
     sd = covariance.diagonal().sqrt()
 
     def miss(found: Tensor) -> float:
@@ -141,7 +141,7 @@ def test_frozen_parameters_are_neither_updated_nor_drawn() -> None:
     state, path = run(algorithm, 3, freeze="0.weight")
     name = "network.network.0.weight"
     assert torch.equal(path[0][name], path[-1][name])
-    assert name not in algorithm._values(state, 0)
+    assert name not in algorithm._drawn_values(state, 0)
     assert len(state.moments.mean) == len(path[0]) - 1
 
 
@@ -154,7 +154,7 @@ def test_norm_statistics_are_reestimated_for_the_first_draws_and_the_mean(size: 
     batches = [(digits().normalise(part), torch.zeros(48)) for part in digits().train.images.split(48)]
     x = digits().normalise(digits().test.images)
     for sample in range(4):
-        values = algorithm._values(state, sample)
+        values = algorithm._drawn_values(state, sample)
         of = values if sample < 2 else {name: value.float() for name, value in state.moments.mean.items()}
         expected = drawn(state.model, {**values, **reestimate_norms(state.model, of, batches)})(x)
         close(algorithm.draw(state, sample)(x), expected, 1e-5)

@@ -78,7 +78,7 @@ class LaplaceState:
 
 @dataclass(frozen=True, init=False)
 class LastLayerLaplace(Flat, Composed[LaplaceState]):
-    """Last-layer Laplace: trains as `MAP`, then fits a Gaussian over the last layer (arXiv 2106.14806, section 3).
+    """Last-layer Laplace: trains as MAP, then fits a Gaussian over the last layer (arXiv 2106.14806, section 3).
 
     Its mean is the trained weight; its precision is the Gauss-Newton matrix of the training data plus that of the
     prior. The last layer is the linear layer whose outputs are the outputs of the network, up to a cast, a
@@ -97,9 +97,9 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
         point: options of the training; each can be passed by its own name.
         structure: structure of the covariance: "full", "kron" (Kronecker-factored), "diag", or "auto": full up to 2000
             parameters, otherwise kron.
-        prior_precision: precision of the last layer's prior around 0, if the user gives no prior. None: ``weight_decay
-            * num_data``, the prior of the training. If a network fits all its data, many directions are determined by
-            the prior alone, and a weak prior then gives poor predictions.
+        prior_precision: precision of the last layer's prior around 0, if the user gives no prior. None: `weight_decay`
+            times the number of training examples, the prior of the training. If a network fits all its data, many
+            directions are determined by the prior alone, and a weak prior then gives poor predictions.
         tune_prior: whether to choose the prior precision by the marginal likelihood for each member, starting from
             `prior_precision`.
     """

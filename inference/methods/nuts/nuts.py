@@ -75,7 +75,7 @@ class NUTS(Composed[NUTSState]):
         chains: number of chains for each member, each from its own initialisation.
         warmup: fraction of all steps used to adapt the sampler; they are not kept.
         keep: maximum number of draws that each chain keeps, evenly spaced over the steps after `warmup`.
-        max_tree_depth: maximum tree depth d; a step takes at most ``2^d - 1`` gradients.
+        max_tree_depth: maximum tree depth d; a step takes at most 2^d - 1 gradients.
         target_accept: acceptance probability to which the step size is adapted; higher values give smaller steps.
         max_parameters: maximum number of sampled parameters of the network. For a larger one, the error states how
             long a step would take.

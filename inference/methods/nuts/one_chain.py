@@ -22,7 +22,7 @@ class NUTSChain(Transition[Chain]):
     Args:
         warmup: fraction of all steps used to adapt the sampler; they are not kept.
         keep: maximum number of draws to keep.
-        max_tree_depth: maximum tree depth d; a step takes at most ``2^d - 1`` gradients.
+        max_tree_depth: maximum tree depth d; a step takes at most 2^d - 1 gradients.
         target_accept: acceptance probability to which the step size is adapted.
     """
 

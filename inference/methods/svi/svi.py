@@ -122,9 +122,9 @@ class SVI(Flat, GradientMethod[SVIState]):
         factor_guide: guide of the rank-1 factors, with the same choices; each member has its own.
         initial_scale: initial standard deviation of the guides.
         rank: rank of the covariance of "low-rank".
-        kl_weight: weight of the divergence; 1 is Bayes' rule.
+        kl_weight: weight of the KL divergence from the priors; 1 is the evidence lower bound.
         kl_warmup: fraction of all steps over which the weight of the divergence rises from near 0.
-        num_particles: number of draws averaged in a step.
+        num_particles: number of draws in each step, over which the bound is averaged.
         draws: "batch": one draw for all examples; "example": one draw of the rank-1 factors for each example.
         local_reparametrization: whether linear layers and convolutions with a "normal" guide sample their outputs
             instead of their weights, for each example (Kingma et al. 2015, arXiv 1506.02557), which reduces the
