@@ -164,11 +164,11 @@ def test_an_invalid_teacher_gives_an_error_before_training(
     [
         (
             ["--split-seed", "1"],
-            r"other examples of digits \(split_seed 0, hold_out \[\]\), and the student must not be validated",
+            r"other examples of digits \(split_seed 0, hold_out \[\], train_on_validation False\), and the student",
         ),
         (
             ["--hold-out", "[9]"],
-            r"other examples of digits \(split_seed 0, hold_out \[\]\), and the student must not be validated",
+            r"other examples of digits \(split_seed 0, hold_out \[\], train_on_validation False\), and the student",
         ),
         (["--data", "npz:other.npz"], "was trained on digits, and its student on other data, npz:"),
     ],
