@@ -119,7 +119,7 @@ def _near_copies(run: Result) -> str | None:
     config = read_run_config(known.folder.config)
     if config.ensemble_size == 1:
         return None
-    signs = "fixed_sign" in config.init or has_signs(_first_terms(run).values())
+    signs = "fixed_sign" in (config.init or "") or has_signs(_first_terms(run).values())
     made = MadeDifferent(signs, known.config.get("feed") in ("own", "bootstrap"), bool(config.own))
     examples = len(scored_images(config, len(run.validation.labels)))
     return near_copies(judged_line(known.history, config.patience is not None), examples, config.ensemble_size, made)
