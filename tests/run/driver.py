@@ -87,6 +87,13 @@ class Child:
     process: BaseProcess
     folder: Path
 
+    def wait_for(self, text: str) -> None:
+        """Wait until the process has written a text to stderr."""
+        until = time.monotonic() + 120
+        while text not in (self.folder / "err").read_text(encoding="utf-8"):
+            assert time.monotonic() < until, f"the process did not write {text!r}"
+            time.sleep(0.05)
+
     def outcome(self) -> Outcome:
         """Wait for the process to end, and return its outcome."""
         self.process.join(300)

@@ -33,7 +33,8 @@ def test_concurrent_commands_save_all_predicted_sets(run: Path) -> None:
     with alone_in(run):  # so that all wait after finding no predictions
         both = [start("evaluate", run, "--ood", name, "--ood-images", "20") for name in ("noise", "photographs")]
         same = start("evaluate", run, "--ood", "noise", "--ood-images", "20")
-        time.sleep(4)
+        for child in (*both, same):
+            child.wait_for("waiting for another process")
     outcomes = [child.outcome() for child in (*both, same)]
     for outcome in outcomes:
         ended_well(outcome)
