@@ -145,7 +145,7 @@ def main(rank: int, count: int, folder: Path) -> None:
             torch.save(run(name), folder / f"{number}-{rank}.pt")
     torch.save(chains(), folder / f"chains-{rank}.pt")
     torch.save(stopped_within_an_epoch(folder), folder / f"within-{rank}.pt")
-    torch.save(count_reports(folder), folder / f"count_reports-{rank}.pt")
+    torch.save(count_reports(folder), folder / f"resumed-{rank}.pt")
     try:
         training_of_50 = Training(MAP(), network, batches_of(data("none"), 50), num_steps=1, execution=Execution("cpu"))
         next(training_of_50.steps()) if count == 3 else None
