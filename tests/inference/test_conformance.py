@@ -15,7 +15,6 @@ from bayes_share.inference.step.drivers import step as one_step
 from bayes_share.inference.step.position import Position
 from bayes_share.tensors.seeding import seeded
 
-ALL = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 EACH = pytest.mark.parametrize(("case", "form"), each_form())
 CASE = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 SPLIT = pytest.mark.parametrize("case", [case for case in CASES.values() if case.split is not None])

@@ -36,7 +36,7 @@ def epoch(source: Source, seed: int = 0, number: int = 0) -> list[Batch]:
 
 def test_each_member_sees_each_example_once_in_its_own_order() -> None:
     source = batches_of((torch.arange(10), torch.arange(10)), 4, "pad").fed(Feeding(3))
-    assert source.num_data, source.steps_per_epoch == (10, 3)
+    assert (source.num_data, source.steps_per_epoch) == (10, 3)
     inputs = torch.stack([batch.inputs.view(3, 4) for batch in epoch(source)], 1).flatten(1)
     weights = torch.stack([batch.weights.view(3, 4) for batch in epoch(source)], 1).flatten(1)
     orders = [inputs[member][weights[member] > 0].tolist() for member in range(3)]
