@@ -194,12 +194,12 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
 
         return Forward(forward, (Part(state.model, used=used),))
 
-    def _curvature(self, numbers: int) -> Curvature:
+    def _curvature(self, num_parameters: int) -> Curvature:
         structures: dict[Structure, type[Curvature]] = {"full": Full, "kron": Kron, "diag": Diag}
-        return structures[self._structure_of(numbers)]()
+        return structures[self._structure_of(num_parameters)]()
 
-    def _structure_of(self, numbers: int) -> Structure:
-        return self.structure if self.structure != "auto" else "full" if numbers <= _MAX_FULL else "kron"
+    def _structure_of(self, num_parameters: int) -> Structure:
+        return self.structure if self.structure != "auto" else "full" if num_parameters <= _MAX_FULL else "kron"
 
     def _prior_sd(self, state: LaplaceState, member: int, last: LastLayer) -> Tensor:
         """Return the prior standard deviations ``[output, input]`` of the trained parameters in a last layer."""

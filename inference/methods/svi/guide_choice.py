@@ -57,10 +57,10 @@ def make_guide(given: GuideName | GuideFactory, pieces: Sequence[Piece], scale: 
         return Delta(pieces)
     if given in ("normal", "cauchy"):
         return MeanField(pieces, scale, "cauchy" if given == "cauchy" else "normal")
-    numbers = sum(piece.initial.numel() for piece in pieces) // pieces[0].members
-    if given == "full-rank" and numbers > _MAX_FULL_RANK:
+    size = sum(piece.initial.numel() for piece in pieces) // pieces[0].members
+    if given == "full-rank" and size > _MAX_FULL_RANK:
         raise InputError(
-            f"the guide 'full-rank' supports up to {_MAX_FULL_RANK:,} values, and there are {numbers:,}: use 'low-rank'"
+            f"the guide 'full-rank' supports up to {_MAX_FULL_RANK:,} values, and there are {size:,}: use 'low-rank'"
         )
     return Joint(pieces, scale, rank if given == "low-rank" else None)
 

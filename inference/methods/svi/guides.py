@@ -227,12 +227,12 @@ class Joint(Guide):
     def __init__(self, pieces: Sequence[Piece], scale: float, rank: int | None = None) -> None:
         super().__init__(pieces)
         self.loc = nn.Parameter(self.start())
-        members, numbers = self.loc.shape
+        members, size = self.loc.shape
         self.log_scale = nn.Parameter(torch.full_like(self.loc, math.log(scale)))
         self.is_full = rank is None
         # Relative to the diagonal, so that it is learned at the same rate for any scale. Low-rank columns start at
         # small random values, because their gradient vanishes at 0; that of entries below the diagonal does not.
-        start = torch.zeros(members, numbers, numbers) if rank is None else 0.1 * torch.randn(members, numbers, rank)
+        start = torch.zeros(members, size, size) if rank is None else 0.1 * torch.randn(members, size, rank)
         self.factor = nn.Parameter(start.to(self.loc))
 
     def distribution(self) -> "Distribution":
