@@ -76,7 +76,7 @@ def _run(words: Sequence[str]) -> int:
     parser = OptionParser(
         prog="bayes-share",
         usage="bayes-share COMMAND [OPTIONS]",
-        description="The uncertainty of an ensemble for the price of one network.",
+        description="The uncertainty of an ensemble for the parameters of one network.",
         epilog="'bayes-share COMMAND --help' explains a command.",
     )
     parser.add_argument("--version", action="version", version=f"bayes-share {__version__}", help="show the version")

@@ -115,8 +115,8 @@ def set_tables(found: Sequence[Found]) -> str:
             "coverage": one.coverage.overall.coverage.value,
             "expected from": one.by_chance.low,
             "to": one.by_chance.high,
-            "classes in a set": one.coverage.size.value,
-            "lowest of a class": min(group.coverage.value for group in one.coverage.by_class.values()),
+            "mean set size": one.coverage.size.value,
+            "lowest class coverage": min(group.coverage.value for group in one.coverage.by_class.values()),
         }
         for one in found
     ]

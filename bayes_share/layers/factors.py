@@ -72,7 +72,7 @@ class FactorInit:
     destroy what a trained network has learned. Use `keeping` for a trained network.
 
     In small-scale experiments, members initialised with random signs remained as diverse as separate networks, and
-    members initialised from N(1, 0.5²) became nearly identical (``docs/results.md``, which states the number of
+    members initialised from N(1, 0.5²) became nearly identical (see Results, which states the number of
     experiments).
 
     Terms beyond the first (`FactorTerms`) are initialised with small values: r from N(0, 0.1²), and s from N(0,
@@ -201,7 +201,7 @@ def keeping(layers: int) -> FactorInit:
 
     The variances of the noise of all layers add up in the outputs. Therefore the standard deviation per layer is
     0.04 / √layers, and 0.02 for fewer than four layers. In measurements on MLPs, convolutional networks and vision
-    transformers, no member lost a point of accuracy (``docs/results.md``).
+    transformers, no member lost a point of accuracy (see Results).
 
     Args:
         layers: the number of layers with factors.

@@ -39,9 +39,8 @@ _ERRORS = (
 _BIAS = (
     "All errors except the squared calibration error are biased upwards, because the noise within a bin does "
     "not cancel. The bias is larger with fewer examples and for less accurate runs. Runs are therefore compared "
-    "by the squared calibration error only. The interval covers the ECE on infinitely many examples, for at "
-    "least 95 % of test sets. That ECE is 0 for a perfectly calibrated run, which an interval starting at 0 "
-    "does not rule out."
+    "by the squared calibration error only. The interval is a 95 % interval for the ECE that infinitely many "
+    "examples would give. If it starts at 0, the run may be perfectly calibrated."
 )
 _HUMAN = (
     Column(

@@ -34,8 +34,8 @@ _COLUMNS = (
     Column("calibrated", "calibrated on", ",", about="validation examples to which the threshold was fitted"),
     Column("coverage", "coverage [%]", ".1f", 100, about="test examples whose set contains the right class"),
     *BY_CHANCE,
-    Column("size", "classes in a set", ".3f", about="mean size of the sets; at equal coverage, smaller is better"),
-    Column("least", "lowest of a class [%]", ".1f", 100, about="coverage of the class with the lowest coverage"),
+    Column("size", "mean set size", ".3f", about="mean size of the sets; at equal coverage, smaller is better"),
+    Column("least", "lowest class coverage [%]", ".1f", 100, about="coverage of the class with the lowest coverage"),
 )
 _OF_GROUPS = (
     Column("coverage", "coverage [%]", ".1f", 100, about="test examples whose set contains the right class"),
@@ -51,7 +51,7 @@ _LEAD = (
 _NOTE = (
     "If there are at least 40 validation examples, a temperature is fitted to one half of them, and the threshold to "
     "the other half. With n examples for the threshold, the expected coverage over validation and test examples is "
-    "between 1 − α and 1 − α + 1/(n + 1)."
+    "between the nominal one and that + 1/(n + 1)."
 )
 
 

@@ -34,6 +34,7 @@ def html_page(report: Report) -> str:
         number=_number,
         lines=printable_lines,
         is_text=_is_text,
+        hint_of=_hint_of,
         in_words=_in_words,
         style=_text("page.css"),
         script=_text("page.js"),
@@ -47,6 +48,12 @@ def _stroke(place: int) -> dict[str, str]:
     dashes = () if style["linestyle"] == "-" else style["linestyle"][1]
     colour = "currentColor" if style["color"] == "#000000" else f"var(--line-{place % 6})"
     return {"colour": colour, "dashes": " ".join(str(1.4 * dash) for dash in dashes)}
+
+
+def _hint_of(column: Column) -> str:
+    """Say what a column contains, and whether higher or lower values are better."""
+    direction = f"{column.better} is better" if column.better else ""
+    return "; ".join(part for part in (column.about, direction) if part)
 
 
 def _is_text(table: Table, column: Column) -> bool:

@@ -45,7 +45,7 @@ _NOTE = (
     "own: the central interval of the forecast. CQR (conformalised quantile regression): the same interval with "
     "both ends moved outwards by a constant. Scaled residuals: the mean ± a constant number of predicted "
     "standard deviations. Both constants are fitted to n validation examples; the expected coverage over validation "
-    "and test examples is between 1 − α and 1 − α + 1/(n + 1)."
+    "and test examples is between the nominal one and that + 1/(n + 1)."
 )
 
 

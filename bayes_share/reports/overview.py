@@ -132,4 +132,6 @@ def _sentence(column: Column, best: str, row: Mapping[str, Cell], rival: str, ga
     which = "highest" if column.better == "higher" else "lowest"
     if is_clear:
         return f"{best} has the {which} {name}, {value}, ahead of {rival} by {size}."
-    return f"{best} has the {which} {name}, {value}, but the difference to {rival}, {size}, is not significant."
+    if gap.mean == 0:
+        return f"{best} and {rival} have the {which} {name}, {value}."
+    return f"{best} has the {which} {name}, {value}, but the difference from {rival}, {size}, is not significant."

@@ -65,16 +65,18 @@ class Ledger:
         return self.factor / max(1, self.uses)
 
     def __str__(self) -> str:
+        size = f"{self.bytes / 2**20:,.1f} MiB"
         lines = [
             ("members", f"{self.members:,}"),
-            ("parameters stored", f"{self.stored:,} ({self.bytes / 2**20:,.1f} MiB with {self.buffers:,} buffers)"),
+            ("parameters stored", f"{self.stored:,} ({size} with {self.buffers:,} values in buffers)"),
             ("parameters used", f"{self.used:,}, {self.used / max(1, self.stored):.2f} times the stored parameters"),
         ]
         if self.members > 1:
-            adds = f"each further member adds {self.overhead:.1%}" if self.base else "members share nothing"
+            more = f"each further member adds {self.overhead:.1%} to what is shared"
+            adds = more if self.base else "members share nothing"
             lines += [
                 ("shared by all members", f"{self.base:,}"),
-                ("own weights and norms", f"{self.member:,}; {adds}"),
+                ("own biases, norms and weights", f"{self.member:,}; {adds}"),
             ]
         if self.weights:
             uses = f"{self.weights:,}, used {self.uses:,} times"
@@ -103,13 +105,13 @@ def ledger(net: nn.Module, example: Any = None) -> Ledger:
 
     >>> from bayes_share.sharing import ensemble
     >>> print(ledger(ensemble(nn.Linear(100, 100), ensemble_size=4)))
-    members                4
-    parameters stored      11,200 (0.0 MiB with 0 buffers)
-    parameters used        40,400, 3.61 times the stored parameters
-    shared by all members  10,000
-    own weights and norms  400; each further member adds 3.0%
-    base weights           1, used 4 times
-    rank-1 factors         800; 200.0 for each use
+    members                        4
+    parameters stored              11,200 (0.0 MiB with 0 values in buffers)
+    parameters used                40,400, 3.61 times the stored parameters
+    shared by all members          10,000
+    own biases, norms and weights  400; each further member adds 3.0% to what is shared
+    base weights                   1, used 4 times
+    rank-1 factors                 800; 200.0 for each use
     """
     check_initialised(net)
     parameters = dict(net.named_parameters())

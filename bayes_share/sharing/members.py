@@ -73,7 +73,7 @@ class Ensemble(Members):
         self.network = network
         self.ensemble_size = ensemble_size
         self.strategy: Strategy = strategy if plain is not None else "tile"
-        asked = "the first batch will show which" if strategy == "auto" else "as requested"
+        asked = "the first batch decides between 'tile' and 'loop'" if strategy == "auto" else "as requested"
         self.strategy_reason = asked if plain is not None else "built from rank-1 layers"
         self.shared = dict(shared)
         self.start = start

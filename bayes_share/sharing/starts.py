@@ -20,7 +20,7 @@ _PURPOSES = {
     "normal": "for training from scratch",
     "standard_normal": "for training from scratch",
     "random_sign": "for training from scratch",
-    "fixed_sign": "for training from scratch; fixed signs, made from a seed for each layer",
+    "fixed_sign": "for training from scratch; made from a seed for each layer and member",
     "ones": "members are copies of the network, and differ only by their data or random draws",
     "fresh": "for training from scratch; each member initialises its own weights",
     "mask": "for training from scratch; fixed masks of the inputs of each layer",

@@ -211,3 +211,8 @@ def test_invalid_input_is_rejected(arguments: list[str], says: str, capsys: pyte
     error = capsys.readouterr().err
     assert says in error
     assert error.count("\n") == 1
+
+
+def test_column_tooltips_say_what_is_better(made: str) -> None:
+    assert '<button type="button" title="mean negative log-likelihood of the right classes; lower is better">' in made
+    assert '<button type="button" title="share of examples whose most probable class is right; higher is better">' in made

@@ -94,7 +94,7 @@ def test_the_sentence_on_a_lead_names_the_closest_rival(runs: list[Result], tmp_
     assert not any(row["nll"].is_best for row in section.blocks[0].rows)
     found = section.lead[1]
     assert found.startswith("first has the lowest NLL, ")
-    assert "but the difference to third," in found
+    assert "but the difference from third," in found
 
 
 def test_one_image_has_no_errors_and_no_marks(runs: list[Result], tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_one_image_has_no_errors_and_no_marks(runs: list[Result], tmp_path: Path
     section = overview(made)
     for row in section.blocks[0].rows:
         assert all(row[column.key].error is None and not row[column.key].is_best for column in SCORES)
-    assert section.lead[1] == ("a has the lowest NLL, 0.1054, but the difference to b, 0.4055, is not significant.")
+    assert section.lead[1] == ("a has the lowest NLL, 0.1054, but the difference from b, 0.4055, is not significant.")
 
 
 def test_marks_from_independent_errors() -> None:

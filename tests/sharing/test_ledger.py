@@ -112,10 +112,10 @@ def test_what_is_printed() -> None:
     lines = str(ledger(ensemble(net(), MEMBERS), images())).splitlines()
     assert [re.split(r"\s{2,}", line) for line in lines] == [
         ["members", "3"],
-        ["parameters stored", "679 (0.0 MiB with 9 buffers)"],
+        ["parameters stored", "679 (0.0 MiB with 9 values in buffers)"],
         ["parameters used", "1,323, 1.95 times the stored parameters"],
         ["shared by all members", "436"],
-        ["own weights and norms", "15; each further member adds 18.6%"],
+        ["own biases, norms and weights", "15; each further member adds 18.6% to what is shared"],
         ["base weights", "2, used 6 times"],
         ["rank-1 factors", "228; 38.0 for each use"],
         ["FLOPs per prediction", "12,288, all members together"],
@@ -128,7 +128,7 @@ def test_what_is_printed_of_one_network_says_nothing_of_members() -> None:
     lines = str(ledger(shared, torch.zeros(1, 4))).splitlines()
     assert [re.split(r"\s{2,}", line) for line in lines] == [
         ["members", "1"],
-        ["parameters stored", "40 (0.0 MiB with 0 buffers)"],
+        ["parameters stored", "40 (0.0 MiB with 0 values in buffers)"],
         ["parameters used", "40, 1.00 times the stored parameters"],
         ["base weights", "1, used 2 times"],
         ["rank-1 factors", "16; 8.0 for each use"],
