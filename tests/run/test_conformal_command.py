@@ -49,7 +49,7 @@ def test_evaluate_shows_conformal_sets(runs: Path) -> None:
 def test_scores_come_first_and_conformal_sets_last_in_one_table(runs: Path) -> None:
     found = command("evaluate", runs / "plain", "--conformal", "0.2", "0.1", "--diagnostics")
     ended_well(found)
-    titles = ("accuracy [%]", "Cost of one network", "elpd [nat]", "Conformal sets:")
+    titles = ("accuracy [%]", "Parameters, and FLOPs", "elpd [nat]", "Conformal sets:")
     places = [found.out.index(title) for title in titles]
     assert places == sorted(places)
     sets = found.out[places[-1] :]
