@@ -1,4 +1,4 @@
-"""Inference algorithms behind one contract."""
+"""Inference algorithms with a common interface."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The contracts that inference algorithms keep: what all do, and the three ways to take a step."""
+"""The interfaces of inference algorithms: what all have in common, and the three ways to take a step."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,15 +14,15 @@ from bayes_share.models.model import Model
 
 
 class Batch(NamedTuple):
-    """Some examples of the training data.
+    """A batch of training examples.
 
     Args:
         inputs: ``[batch, ...]``: a tensor, or a dict, tuple or list of tensors; see `call_of`.
-        targets: ``[batch, ...]``, as the likelihood takes them.
-        weights: ``[batch]``: what each example counts in the mean, 0 where it only fills a batch up; None: all alike.
-        counts: ``[batch]``: what the weighted sum is divided by the sum of; None: by that of the weights. Where the
-            log-likelihood of each example has a weight, it is the mean of all weights: divided by the sum of its own,
-            a small batch of large weights would count no more than another.
+        targets: ``[batch, ...]``, in the form that the likelihood expects.
+        weights: ``[batch]``: the weight of each example in the mean, 0 for padding. None: equal weights.
+        counts: ``[batch]``: the weighted sum is divided by the sum of these. None: by the sum of the weights. If the
+            user gave weights of the examples, each count is the mean weight over all training data; dividing by the
+            batch's own weights would make batches of large and of small weights count the same.
     """
 
     inputs: Any
@@ -32,20 +32,20 @@ class Batch(NamedTuple):
 
     @property
     def counted(self) -> Float[Tensor, "batch"] | None:
-        """What the weighted sum is divided by the sum of; None where all count alike."""
+        """The divisors of the weighted sum, which is divided by their sum; None for equal weights."""
         return self.weights if self.counts is None else self.counts
 
 
 @dataclass(frozen=True)
 class Feeding:
-    """For whom the examples of a batch are.
+    """How the examples of a batch are assigned to members.
 
     Args:
-        members: 1: a batch is for all members alike. More: it holds a batch for each of so many, one after the other's,
-            each from an order of its own.
-        is_bootstrap: whether the examples have weights of each member's own, as a bootstrap gives them.
-        is_own: whether each member is to have data of its own, be there one member or several.
-        parts: into how many parts, one after the other, the model divides a batch.
+        members: 1: all members train on the same examples. More: the number of members with their own examples, which
+            the batch contains one after another, each in the member's own order.
+        is_bootstrap: whether examples are weighted by each member's own bootstrap sample.
+        is_own: whether each member has its own data, even if there is only one member.
+        parts: number of consecutive parts into which the model divides a batch.
     """
 
     members: int = 1
@@ -55,19 +55,19 @@ class Feeding:
 
 
 Build = Callable[[], Model]
-"""Gives a freshly initialised model; each call another, from torch's global generator."""
+"""Builds a freshly initialised model. Each call initialises another one from torch's global generator."""
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The members that one model has in a draw, and what of the model is drawn.
+    """The members of one model in a draw, with the drawn values.
 
     Args:
-        model: whose members are run, in their order.
-        values: the parameters and buffers that the draw replaces, by the model's names.
-        scales: of hierarchical priors, drawn along with the values, by the names of their sites.
-        used: ``[member, ...]``: what is drawn as each member uses it, and is no parameter of the model (a last layer,
-            into which factors are folded), by the names in the user's network.
+        model: the model whose members are computed, in their order.
+        values: the parameters and buffers that the draw replaces, by their names in the model.
+        scales: the drawn scales of hierarchical priors, by the names of their sites.
+        used: ``[member, ...]``: drawn tensors that are not parameters of the model, as each member uses them, by their
+            names in the user's network. For example, the weight of a last layer with the factors multiplied in.
     """
 
     model: Model
@@ -78,31 +78,32 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Forward:
-    """One draw of the network, to be called: ``x [batch, ...]``, on any device, to logits ``[member, batch, class]``.
+    """One draw of the network: a function from ``x [batch, ...]``, on any device, to logits ``[member, batch, class]``.
 
     Args:
-        call: in eval mode and without gradients.
-        parts: the models whose members it runs, in the order of the logits, each with what is drawn of it.
+        call: the function. It computes in eval mode and without gradients.
+        parts: the models whose members are computed, in the order of the logits, each with its drawn values.
     """
 
     call: Callable[[Any], Tensor]
     parts: tuple[Part, ...]
 
     def __call__(self, x: Any) -> Tensor:
-        """The logits."""
+        """Compute the logits."""
         return self.call(x)
 
 
 @dataclass(frozen=True)
 class StepInfo:
-    """What a step reports; diagnostics only, nothing that the next step needs.
+    """Diagnostics of a step. The next step does not depend on them.
 
     Args:
-        loss: what was minimised, per example.
+        loss: the minimised objective, per example.
         log_lik: mean log-likelihood per example and member, in nats.
-        kl: divergence of the posterior from the prior, in nats, over the whole data; 0 for point estimates.
-        accuracy: the part of the examples, over members, whose most probable class is the target.
-        learning_rate: of the base weights, in this step; a tensor beside the loss.
+        kl: KL divergence of the posterior from the prior, in nats, for the whole data; 0 for point estimates.
+        accuracy: fraction of the examples, averaged over members, whose most probable class is the target; NaN without
+            classes.
+        learning_rate: learning rate of the base weights in this step, on the device of the loss.
     """
 
     loss: Float[Tensor, ""]
@@ -114,118 +115,120 @@ class StepInfo:
 
 @runtime_checkable
 class State(Protocol):
-    """All that changes while an algorithm runs: what the next step and prediction need, and no diagnostics."""
+    """The changing part of a training: everything that later steps and predictions need, without diagnostics."""
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers were learned; shared ones count once."""
+        """The number of trained values. Shared ones count once."""
 
     def state_dict(self) -> dict[str, Any]:
-        """The state as tensors, plain numbers, strings, lists and dicts, so that it is read back without pickle."""
+        """Return the state as tensors, plain numbers, strings, lists and dicts, which load without pickle."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a state that `state_dict` gave, of the same algorithm and model."""
+        """Load the result of `state_dict` of the same algorithm and model."""
 
 
 S = TypeVar("S", bound=State)
 
 
 class Inference(ABC, Generic[S]):
-    """An algorithm: a frozen record of hyperparameters. All that changes is in its state.
+    """An algorithm: a frozen record of hyperparameters. All changing values are in its state.
 
-    A class of its own derives from one of the three ways to take a step: `GradientMethod`, `Transition` and
-    `Composed`. What a method here does by default is right for an algorithm that needs nothing there.
+    A custom algorithm subclasses one of the three ways to take a step: `GradientMethod`, `Transition` or `Composed`.
+    The default implementations suit algorithms that do not need the respective method.
     """
 
     run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
-    """Options of a run (epochs, batch_size, num_samples) whose usual defaults do not suit the algorithm."""
+    """The algorithm's own defaults of run options (epochs, batch_size, num_samples)."""
 
     @abstractmethod
     def init(self, build: Build, num_data: int | float, num_steps: int) -> S:
-        """The state before the first step.
+        """Return the state before the first step.
 
         Args:
-            build: gives a freshly initialised model; it is called as often as the algorithm needs one.
-            num_data: training examples, or the sum of their weights; scales priors and penalties.
-            num_steps: how many steps there will be, for schedules.
+            build: builds a freshly initialised model. It is called once for each model that the algorithm needs.
+            num_data: number of training examples, or the sum of their weights; scales priors and penalties.
+            num_steps: total number of steps, for schedules.
         """
 
     def check(self, state: S, batch: Batch) -> None:
-        """Look at a few training examples before the first step, so that no training is lost to what they show.
+        """Check a few training examples before the first step, so that errors are raised early.
 
         Args:
-            state: as `init` gave it; is left as it is.
-            batch: the first examples, two or more where there are so many, not augmented, with targets as the
-                likelihood takes them.
+            state: the state from `init`. It is not changed.
+            batch: the first examples, at least two if there are as many, without augmentation, with prepared targets.
 
         Raises:
-            InputError: the algorithm could not do its work with this network, now or at the end.
+            InputError: if the algorithm cannot train this network, or cannot finish its training.
         """
 
     def feeding(self, state: S) -> Feeding:
-        """For whom the examples of a batch are that a step takes: for all members alike, unless it says otherwise."""
+        """Return how the examples of a batch are assigned to members. By default all members share them."""
         return Feeding()
 
     def after_step(self, state: S, steps: int) -> None:
-        """Do what is done now and then, such as keeping a sample: called by whoever takes the steps, after each.
+        """Do occasional work between steps, such as keeping a sample. The training loop calls this after each step.
 
         Args:
-            state: is changed.
-            steps: taken so far, a number of the host's.
+            state: is changed in place.
+            steps: number of steps taken so far, as a Python integer.
         """
 
     def finish(self, state: S, batches: Iterable[Batch]) -> None:
-        """After the last step, a pass over the training data, where one is needed.
+        """Make a final pass over the training data after the last step, if the algorithm needs one.
 
         Args:
-            state: after the last step; is changed.
-            batches: the training data in order, not augmented; may be iterated over several times. Weights are what
-                each example's log-likelihood is multiplied by.
+            state: the state after the last step. It is changed in place.
+            batches: the training data in order, without augmentation; they may be iterated over several times. Their
+                weights multiply the log-likelihood of each example.
         """
 
     def keep_members(self, state: S, members: Sequence[int]) -> S:
-        """The state of some of the members alone, for prediction: each as it is among all.
+        """Return the state of a subset of the members, for prediction. Their predictions do not change.
 
         Args:
-            state: after the last step; is left as it is.
-            members: which ones, as they stand in the logits, in ascending order.
+            state: the state after the last step. It is not changed.
+            members: indices of the members, as in the logits, in ascending order.
 
         Raises:
-            InputError: members are not kept apart, or there is only one.
+            InputError: if the algorithm does not have separate members, or there is only one.
         """
-        raise InputError(f"{type(self).__name__} draws all members together, and cannot keep some: leave keep out")
+        raise InputError(f"{type(self).__name__} draws all members jointly and cannot keep a subset: omit keep")
 
     @abstractmethod
     def draw(self, state: S, sample: int) -> Forward:
-        """The network under draw number `sample`: the same for the same state and number. Changes nothing."""
+        """Return the network under posterior draw number `sample`.
+
+        The same state and number give the same draw. The state is not changed.
+        """
 
     @property
     def is_under_priors(self) -> bool:
-        """Whether it samples or fits under priors for all parameters, and not with penalties in their place."""
+        """Whether the algorithm samples or fits with priors on all parameters, instead of penalties."""
         return False
 
     @property
     def needs_log_lik(self) -> bool:
-        """Whether the loss must be the negative log-likelihood: where what is drawn is of a posterior."""
+        """Whether the loss must be the negative log-likelihood, because draws come from a posterior."""
         return self.not_drawn() is None
 
     @property
     def is_chain(self) -> bool:
-        """Whether its draws are what a Markov chain kept, as `draws.thinning` orders them.
+        """Whether draws are the kept samples of a Markov chain, in the order of `draws.thinning`.
 
-        The state then has ``num_kept``, how many there are.
+        The state then has ``num_kept``, the number of kept samples.
         """
         return False
 
     def not_drawn(self) -> str | None:
-        """Why draws are no draws of a posterior of the parameters, in a sentence; None where they are."""
+        """Return why draws are not posterior draws of the parameters, as a sentence; None if they are."""
         return None
 
     def tempering(self, num_data: int | float) -> str | None:
-        """What makes the posterior that is drawn from another one than Bayes' rule gives; None where nothing does.
+        """Return the option that changes the posterior from that of Bayes' rule; None if it is not changed.
 
         Args:
-            num_data: training examples.
+            num_data: number of training examples.
 
         Returns:
             An option and its value, such as "temperature 0.5".
@@ -234,73 +237,74 @@ class Inference(ABC, Generic[S]):
 
 
 class GradientMethod(Inference[S]):
-    """An algorithm whose step has two halves, with a seam between them where gradients may be averaged.
+    """An algorithm whose step has two halves, gradient and update. Gradients may be averaged between them.
 
-    **What changes from step to step is a tensor on the device; what does not is Python.** Rates, weights of terms, the
-    number of steps and the corrections that depend on it are tensors that the step advances, or reads from tables. A
-    step reads nothing back to the host. So it can be recorded once, as a CUDA graph, and replayed. What the host does
-    now and then belongs to `Inference.after_step`.
+    **Values that change from step to step are tensors on the device; all others are Python values.** Learning rates,
+    weights of terms, the number of steps and the corrections that depend on it are tensors, which the step advances or
+    reads from tables. A step reads nothing back to the host, so it can be recorded once as a CUDA graph and replayed.
+    Occasional work on the host belongs in `Inference.after_step`.
     """
 
     @abstractmethod
     def gradient(self, state: S, batch: Batch) -> StepInfo:
-        """Draw, run the network, and leave the gradient of the objective, with all its terms, in `gradients`.
+        """Draw, run the network, and store the gradient of the whole objective in `gradients`.
 
-        The terms of the prior and of the divergence from it are among them, so they count as often as gradients are
-        averaged, as they should. A penalty that the optimizer itself adds, such as a weight decay, comes in `update`.
+        The gradient includes the prior and the KL divergence, so averaging several gradients keeps their weight in the
+        objective. A penalty that the optimizer adds itself, such as weight decay, is applied in `update`.
         """
 
     @abstractmethod
     def gradients(self, state: S) -> Sequence[Tensor]:
-        """What lies between the two halves: `gradient` leaves it, `update` follows it.
+        """Return the tensors that `gradient` writes and `update` reads.
 
-        Whoever averages over parts of a batch, draws or processes does so here, in place. Each tensor is linear in the
-        gradient of the loss (`IVON` has products of gradients and noise among them).
+        Averages over parts of a batch, draws or processes are computed on these tensors, in place. Each is linear in
+        the gradient of the loss (those of `IVON` include products of gradients and noise).
         """
 
     @abstractmethod
     def update(self, state: S) -> None:
-        """Follow what is in `gradients`, clipped where the algorithm clips; count the step."""
+        """Update the parameters from `gradients`, clipped if the algorithm clips, and count the step."""
 
     def why_eager(self, state: S) -> str | None:
-        """Why a step cannot be recorded and replayed, in a sentence; None where it can."""
+        """Return why a step cannot be recorded and replayed, as a sentence; None if it can."""
         return None
 
 
 class Transition(Inference[S]):
-    """An algorithm whose step is one transition of a Markov chain on all the data, which cannot be cut in two."""
+    """An algorithm whose step is one transition of a Markov chain on all data, without a separate gradient half."""
 
     @abstractmethod
     def transition(self, state: S, batch: Batch) -> StepInfo:
-        """Take one step; changes the state. It runs eagerly, and may read what it likes on the host."""
+        """Take one step and change the state. A transition runs eagerly and may read values on the host."""
 
 
 class Composed(Inference[S]):
-    """An algorithm whose steps are those of other trainings: of one, around which it keeps and draws, or of several.
+    """An algorithm whose steps are those of other trainings.
 
-    Several know nothing of each other. What `after_step` does comes after theirs. `check` and `finish` do theirs, and
-    so should those of an algorithm that has its own.
+    It wraps one training, to keep samples or draw differently, or runs several trainings, which are independent of each
+    other. Its `after_step` is called after theirs. `check` and `finish` call theirs; a subclass that overrides them
+    should do so too.
     """
 
     @abstractmethod
     def trainings(self, state: S) -> Sequence[tuple[Inference[Any], Any]]:
-        """The algorithm and the state of each."""
+        """Return the algorithm and the state of each training."""
 
     def feeding(self, state: S) -> Feeding:
-        """That of its trainings, which are fed alike."""
+        """Return the feeding of its trainings, which all have the same."""
         (found,) = {method.feeding(own) for method, own in self.trainings(state)}
         return found
 
     def batches(self, state: S, batch: Batch) -> Sequence[Batch]:
-        """What of a batch each training sees: all of it."""
+        """Return the batch of each training: the whole batch by default."""
         return [batch] * len(self.trainings(state))
 
     def check(self, state: S, batch: Batch) -> None:
-        """What each training looks at."""
+        """Run the check of each training."""
         for method, own in self.trainings(state):
             method.check(own, batch)
 
     def finish(self, state: S, batches: Iterable[Batch]) -> None:
-        """The last pass of each training."""
+        """Run the final pass of each training."""
         for method, own in self.trainings(state):
             method.finish(own, batches)

@@ -1,4 +1,4 @@
-"""Checkpoints: written atomically, read without pickle, and known by their own digest."""
+"""Checkpoints: written atomically, read without pickle and verified by a digest."""
 
 import hashlib
 import io
@@ -16,29 +16,30 @@ from bayes_share.errors import InputError
 from bayes_share.io.files import write_atomically
 from bayes_share.io.reading import reading
 
-_REMEDY = ": remove it, and training goes on from the one before"
+_REMEDY = ": remove it to resume from the previous one"
 _NAME = re.compile(r"step-(\d{9})-([0-9a-f]{16})\.pt")
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of one run, in a folder of their own.
+    """The checkpoints of one run, in their own folder.
 
-    A file's name has the step and the beginning of the SHA-256 of its bytes: a damaged file is known as such.
+    A file name contains the step and the first digits of the SHA-256 digest of the file's bytes, so damaged files are
+    detected.
 
     Args:
-        folder: where they lie; made when the first is saved.
-        keep: how many of the latest are kept. At least two, so that there is another where one is damaged.
+        folder: the folder; it is created with the first checkpoint.
+        keep: number of latest checkpoints to keep. At least two, so that one is left if another is damaged.
     """
 
     folder: Path
     keep: int = 2
 
     def save(self, step: int, content: dict[str, Any]) -> None:
-        """Save tensors, plain numbers, strings, lists and dicts, then remove all but the latest `keep` that are whole.
+        """Save tensors, plain numbers, strings, lists and dicts, then remove all but the `keep` latest valid files.
 
         Raises:
-            RunError: it could not be written; the earlier ones are as they were.
+            RunError: if the file cannot be written; earlier checkpoints are unchanged.
         """
         buffer = io.BytesIO()
         torch.save(content, buffer)
@@ -46,27 +47,28 @@ class Checkpoints:
         path = self.folder / f"step-{step:09d}-{digest}.pt"
         write_atomically(path, buffer.getvalue())
         before = [other for other in self._latest_first() if other != path]
-        kept = [other for other in before if _whole(other) is not None][: self.keep - 1]
+        kept = [other for other in before if _valid_bytes(other) is not None][: self.keep - 1]
         for old in set(before).difference(kept):
-            with suppress(OSError):  # one that stays, as a folder in its place would, is known for damaged
+            with suppress(OSError):  # what cannot be removed, such as a folder, is skipped by its digest
                 old.unlink()
 
     def load(self, report: Callable[[str], None]) -> dict[str, Any] | None:
-        """The content of the latest checkpoint that is whole, on the CPU; None where there is none.
+        """Return the content of the latest valid checkpoint, on the CPU; None if there is none.
 
-        A run that goes on meanwhile replaces them: it is looked again until one is read, or all that are there are seen
-        to be damaged.
+        A training that is still running may replace checkpoints meanwhile. Therefore the folder is listed again until a
+        checkpoint is read or all listed ones are damaged.
 
         Args:
-            report: told about every damaged one that was passed over, and what is gone on from instead.
+            report: called with a message for each damaged checkpoint that is skipped, and one about what is resumed
+                instead.
 
         Raises:
-            InputError: one that is whole and is no checkpoint, or holds objects, which nothing here wrote; they are not
-                unpickled.
+            InputError: if a file with a correct digest is not a checkpoint, or contains objects other than tensors and
+                plain values, which are not unpickled.
         """
         while True:
             listed = self._latest_first()
-            found = next(((path, content) for path in listed if (content := _whole(path)) is not None), None)
+            found = next(((path, content) for path in listed if (content := _valid_bytes(path)) is not None), None)
             damaged = listed[: listed.index(found[0])] if found else listed
             if not damaged or listed == self._latest_first():
                 break
@@ -74,25 +76,25 @@ class Checkpoints:
             report(f"checkpoint {path} is damaged")
         if found is None:
             if damaged:
-                report("no checkpoint is whole: training begins anew")
+                report("no checkpoint is valid: training starts from the beginning")
             return None
         if damaged:
-            report(f"going on from {found[0]}")
+            report(f"resuming from {found[0]}")
         return _read(*found)
 
     def _latest_first(self) -> list[Path]:
         paths = [path for path in self.folder.glob("step-*.pt") if _NAME.fullmatch(path.name)]
-        return sorted(paths, key=lambda path: (path.name[:14], _changed(path)), reverse=True)
+        return sorted(paths, key=lambda path: (path.name[:14], _modification_time(path)), reverse=True)
 
 
-def _changed(path: Path) -> int:
-    with suppress(OSError):  # gone since it was listed
+def _modification_time(path: Path) -> int:
+    with suppress(OSError):  # removed since it was listed
         return path.stat().st_mtime_ns
     return 0
 
 
-def _whole(path: Path) -> bytes | None:
-    """The bytes of a file whose name has their digest; None where it is another one, or none."""
+def _valid_bytes(path: Path) -> bytes | None:
+    """Return the bytes of a file if its name contains their digest, otherwise None."""
     match = _NAME.fullmatch(path.name)
     try:
         content = path.read_bytes() if path.is_file() else b""
@@ -106,7 +108,9 @@ def _read(path: Path, content: bytes) -> dict[str, Any]:
         try:
             found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            raise InputError(f"checkpoint {path} holds more than tensors and plain values, and was not read") from error
+            raise InputError(
+                f"checkpoint {path} contains more than tensors and plain values and was not read"
+            ) from error
         if not isinstance(found, dict):
-            raise TypeError("it holds no records")
+            raise TypeError("it does not contain a dict")
         return found

@@ -20,12 +20,12 @@ Precision = Literal["float32", "bfloat16"]
 Capture = Literal["auto", "on", "off", "replay"]
 
 CAPTURED_BY_DEFAULT: frozenset[str] = frozenset()
-"""The names of the GPUs on which captured steps have been measured to be right and faster."""
+"""The names of the GPUs on which captured steps were measured to be correct and faster."""
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How a network is computed. Changes speed and rounding, but not what is computed.
+    """How a network is computed. Changes speed and rounding, but not the model or the algorithm.
 
     Args:
         device: "cpu", "cuda", or "auto": a CUDA device if there is one.
@@ -34,10 +34,10 @@ class Execution:
         compile: whether to use `torch.compile`. The first steps then take about a minute, and rounding differs.
         capture: whether to record training steps in a CUDA graph and replay them, which saves time on the host: "on",
             "off", or "auto" (on GPUs for which it has been measured). Steps that cannot be captured, and all steps on a
-            CPU, are taken one by one; the log says why. "replay" is "on", and on a CPU records and replays the
-            operators of a step: slower, but it tests whether a network can be captured.
-        sync_norms: under torchrun, whether batch norms use the statistics of the batch of all processes, as a single
-            process would, rather than of each process's part. It costs two messages for each norm.
+            CPU, run eagerly; the log says why. "replay" is "on", and on a CPU records and replays the operators
+            of a step: slower, but it tests whether a network can be captured.
+        sync_norms: under torchrun, whether batch norms use the statistics of the whole batch, as a single process does,
+            instead of those of each process's part. This costs two messages per norm.
     """
 
     device: DeviceName = "auto"
@@ -59,7 +59,7 @@ class Execution:
 
     @property
     def driver(self) -> Driver:
-        """Who takes the steps of a training; a new one each time."""
+        """A new driver, which takes the steps of a training."""
         ranks = Ranks.here()
         processes = OfRanks(ranks, self.sync_norms) if ranks.count > 1 else OneProcess()
         device = self.torch_device
@@ -74,21 +74,21 @@ class Execution:
 
     @property
     def torch_device(self) -> torch.device:
-        """The device that `device` stands for on this machine."""
+        """The torch device that `device` selects on this machine."""
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return torch.device(self.device)
 
     def place(self, model: Model) -> Model:
-        """Move a model to the device and memory format, and have it compiled if so wished."""
+        """Move a model to the device and memory format, and compile it if `compile` is set."""
         model = model.to(self.torch_device)
         if self.channels_last:
-            # Not by `Module.to`, which refuses what has five axes: 3d convolutions, and the templates of a weight.
+            # `Module.to` rejects parameters with five axes, such as weights of 3d convolutions and template weights.
             for parameter in model.parameters():
                 if parameter.ndim == 4:
                     parameter.data = parameter.data.to(memory_format=torch.channels_last)
         if self.compile:
-            model.network.compile(options={"fallback_random": True})  # random numbers as they are when not compiled
+            model.network.compile(options={"fallback_random": True})  # the random numbers of the uncompiled network
         return model
 
     def place_inputs(self, x: Tree) -> Tree:
@@ -97,27 +97,27 @@ class Execution:
         return each_tensor(_channels_last, x) if self.channels_last else x
 
     def autocast(self) -> AbstractContextManager[None]:
-        """The context for computing in the precision."""
+        """Return a context that computes in the chosen precision."""
         return torch.autocast(self.torch_device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
 @dataclass(frozen=True)
 class WhereTensorsAre(Execution):
-    """Computing on the device that some tensors lie on, of whatever kind it is.
+    """Execution on the device of given tensors, of any type.
 
     Args:
-        tensors_device: that device.
+        tensors_device: the device of the tensors.
     """
 
     tensors_device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def torch_device(self) -> torch.device:
-        """The tensors' own."""
+        """The device of the tensors."""
         return self.tensors_device
 
     def autocast(self) -> AbstractContextManager[None]:
-        """The precision is the caller's."""
+        """Return a context without autocast: the caller chooses the precision."""
         return nullcontext()
 
 

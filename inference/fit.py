@@ -1,4 +1,4 @@
-"""Training with any algorithm, in one call."""
+"""Train a model with any algorithm in one call."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -50,55 +50,58 @@ def fit(
     teacher: Any = None,
     standardise: bool = False,
 ) -> Any:
-    """Run an algorithm on a model and give its state.
+    """Train a model with an algorithm and return the algorithm's state.
 
     Args:
         algorithm: a frozen record of hyperparameters, such as `MAP()`.
-        model: a model, of which a copy is trained; or a function that builds one, which algorithms that need several
-            initialisations call several times.
-        data: images, as `load_data` gives them; a pair ``(x, y)`` of all inputs, a tensor or a dict, tuple or list of
-            tensors, and all targets; a `torch.utils.data.DataLoader`; or another iterable of batches, pairs ``(inputs,
-            targets)``, that begins anew in every epoch or has ``state_dict`` and ``load_state_dict``. A loader keeps
-            its own sampler, workers and `collate_fn`; its order and what its dataset draws from global generators
-            are seeded by the seed, the epoch and the place of the batch.
-        epochs: passes over the training data.
-        batch_size: examples in a step of images or of a pair; "auto": 128, or all where there are fewer; None: all.
-            Loaders and iterables come in batches of their own.
-        seed: of initialisation (where a function builds the model), order, augmentation and noise.
-        execution: device, precision and the like.
-        progress: whether a bar is shown.
-        validation: what is scored after each epoch, as `data` are given; None: the images that the data have for it.
-        validation_samples: draws in these scores.
-        patience: epochs without a lower validation NLL after which training stops; the state is then, as it is after
-            all epochs, that of the best one. Schedules of the learning rate are laid out for all epochs and are cut
-            off where it stops: a constant rate suits it best. None: all epochs are trained.
-        keep: how many members of an ensemble are kept after training: those that `select` chooses on the validation
-            data, one by one, by the NLL of their mixture. The state is of these alone. Calibrate on other data: on
-            those that they were chosen on, they look better than they are. None: all.
-        last_batch: what becomes of a last batch of an epoch with fewer examples: "drop", or "pad" (it is filled up
-            with examples of weight 0, so that every example counts once in an epoch).
-        num_data: training examples, of an iterable that does not tell them.
-        steps_per_epoch: batches in an epoch, the last one included, of an iterable without ``len()``.
-        checkpoints: a folder, in which the training is saved on its way, after epochs and now and then.
-        resume: whether to go on with the checkpoints that are there. On the CPU, a training that was killed and goes on
-            ends with the same bits as one that was not: with images, tensors, loaders of datasets by index, and
-            iterables that have a state, from wherever it was; with other iterables from the end of the last epoch.
-        checkpoint_minutes: a checkpoint is saved at least this often.
-        report: is called after each epoch with its line of the history, a dict of loss, scores, rate and seconds:
+        model: a model, of which a copy is trained; or a function that builds one. Algorithms that need several
+            initialisations call the function several times.
+        data: images, as returned by `load_data`; a pair ``(x, y)`` of all inputs (a tensor, or a dict, tuple or list of
+            tensors) and all targets; a `torch.utils.data.DataLoader`; or another iterable of batches ``(inputs,
+            targets)`` that either restarts in every epoch or has ``state_dict`` and ``load_state_dict``. A loader keeps
+            its own sampler, workers and `collate_fn`. Its order, and the random numbers that its dataset draws from
+            global generators, are seeded by the seed, the epoch and the position of the batch.
+        epochs: number of passes over the training data.
+        batch_size: number of examples in a step, for images or a pair. "auto": 128, or all if there are fewer. None:
+            all. Loaders and iterables define their own batches.
+        seed: random seed of initialisation (if a function builds the model), order, augmentation and noise.
+        execution: device, precision and other options of the computation.
+        progress: whether to show a progress bar.
+        validation: data to score after each epoch, in any form that `data` may have. None: the validation images of the
+            data, if there are any.
+        validation_samples: number of draws for these scores.
+        patience: number of epochs without a lower validation NLL after which training stops (early stopping). The state
+            of the best epoch is returned, also if all epochs are trained. Learning-rate schedules are planned for all
+            epochs and are cut off if training stops early, so a constant rate is the best choice. None: no early
+            stopping.
+        keep: number of members of an ensemble to keep after training. Like `select`, it chooses them on the validation
+            data, one after another, by the NLL of their mixture. The returned state contains only these members.
+            Calibrate them on other data, because their scores on the data that they were chosen on are too optimistic.
+            None: all members.
+        last_batch: handling of a last batch with fewer examples: "drop", or "pad" (it is filled up with examples of
+            weight 0, so that every example counts once in an epoch).
+        num_data: number of training examples, for an iterable that does not provide it.
+        steps_per_epoch: number of batches in an epoch, including the last one, for an iterable without ``len()``.
+        checkpoints: folder in which to save checkpoints during training, after epochs and at time intervals.
+        resume: whether to resume from existing checkpoints. On the CPU, a training that was interrupted and resumed
+            gives bitwise the same result as an uninterrupted one. Images, tensors, loaders of map-style datasets and
+            iterables with a state are resumed at any batch, other iterables at the end of the last epoch.
+        checkpoint_minutes: maximum time between checkpoints, in minutes.
+        report: called after each epoch with its line of the history, a dict of loss, scores, learning rate and seconds:
             ``history = []; fit(..., report=history.append)``.
-        teacher: of `Distill`: a pair ``(algorithm, state)``, a network, an ensemble or a list of those, or the folder
-            of a run; see `Distill.taught_by`.
-        standardise: whether the network works on inputs and real-valued targets that are standardised by the training
-            data, as `Model.standardised` says: for a pair ``(x, y)``. Inputs, the validation data's too, predictions,
-            noise and scores stay in their own units; priors and weight decay are those of the standardised network.
+        teacher: the teacher of `Distill`: a pair ``(algorithm, state)``, a network, an ensemble, a list of these, or
+            the folder of a run; see `Distill.taught_by`.
+        standardise: whether the network computes with inputs and real-valued targets standardised by the training data,
+            as in `Model.standardised`. Requires a pair ``(x, y)``. Inputs (also of the validation data), predictions,
+            noise and scores stay in the original units; priors and weight decay apply to the standardised network.
 
     Returns:
-        The algorithm's state, for `predict`. `bayes_share.inference.Training` is the same loop, step by step.
+        The algorithm's state, for `predict`. `bayes_share.inference.Training` is the same training loop, step by step.
 
     Raises:
-        InputError: what the algorithm says of the model; a network that is no `Model`, data that are none, a batch size
-            or number of epochs that cannot be, or checkpoints of another training.
-        RunError: a loss, or a number in the state, that is not finite; or a full disk.
+        InputError: if the algorithm cannot train the model, `model` is a bare network, the data are not valid, an
+            option is out of range, or the checkpoints belong to a different training.
+        RunError: if the loss or a parameter becomes NaN or infinite, or the disk is full.
 
     >>> import torch
     >>> from torch.utils.data import DataLoader, TensorDataset
@@ -147,19 +150,20 @@ def fit_tensors(
     standardise: bool = False,
     weights: Tensor | None = None,
 ) -> Any:
-    """Run an algorithm for a number of steps on examples that are no images: tables, curves, whatever a network takes.
+    """Train a model for a number of steps on inputs and targets given as tensors.
 
-    It is the loop of `fit`, where the tensors lie.
+    This is the training loop of `fit` for data that are not images, such as tables. It runs on the device of the
+    tensors.
 
     Args:
         algorithm: a frozen record of hyperparameters.
         model: as in `fit`.
         x: all inputs ``[example, ...]``, as the network takes them: a tensor, or a dict, tuple or list of tensors.
         y: all targets ``[example, ...]``.
-        num_steps: how many steps to take; 0: the state is that before training.
-        batch_size: examples in a step, in an order drawn anew for each pass over the data; None: all of them.
-        seed: of initialisation (where a function builds the model), order and noise.
-        validation: inputs and targets that are scored after each pass over the data.
+        num_steps: number of steps. 0 returns the state before training.
+        batch_size: number of examples in a step. Each pass over the data has a new random order. None: all examples.
+        seed: random seed of initialisation (if a function builds the model), order and noise.
+        validation: inputs and targets to score after each pass over the data.
         patience: as in `fit`.
         keep: as in `fit`.
         last_batch: as in `fit`.
@@ -169,17 +173,18 @@ def fit_tensors(
         report: as in `fit`.
         teacher: as in `fit`.
         standardise: as in `fit`.
-        weights: ``[example]``: what the log-likelihood of each example is multiplied by, none below 0. Whole numbers
-            count examples as often as if they were repeated: priors, and moments of `standardise`, are weighed against
-            as many examples as the weights' sum. None: all are 1. Validation scores are unweighted.
+        weights: ``[example]``: non-negative weights, which multiply the log-likelihood of each example. An integer
+            weight has the same effect as repeating the example: priors, and the moments of `standardise`, treat the sum
+            of the weights as the number of examples. Validation scores are unweighted. None: all weights are 1.
 
     Returns:
         The algorithm's state, for `predict`.
 
     Raises:
-        InputError: inputs and targets that are not tensors, hold NaN or do not go together; targets that the likelihood
-            gives no probability; a batch larger than the data, fewer than 0 steps, or what the algorithm refuses.
-        RunError: a loss, or a number in the state, that is not finite.
+        InputError: if inputs or targets are not tensors, contain NaN or differ in length; the likelihood assigns no
+            probability to a target; the batch size exceeds the number of examples; `num_steps` is negative; or the
+            algorithm cannot train the model.
+        RunError: if the loss or a parameter becomes NaN or infinite.
 
     >>> import torch
     >>> from bayes_share.inference import MAP
@@ -210,11 +215,11 @@ def _trained(
     keeping: AbstractContextManager[Callable[[], object]],
     report: Callable[[Line], object] | None,
 ) -> Any:
-    """The state at the end of a training."""
+    """Run a training to its end and return the state."""
     with keeping as save:
         is_first = Ranks.here().is_first
-        shows = None if progress and is_first else True
-        bar = tqdm(total=training.num_steps, initial=training.step, disable=shows, unit="step")
+        is_disabled = None if progress and is_first else True
+        bar = tqdm(total=training.num_steps, initial=training.step, disable=is_disabled, unit="step")
         with bar:
             for _ in training.steps():
                 if report is not None and is_first and training.step % training.steps_per_epoch == 0:
@@ -231,7 +236,7 @@ def _validation(given: Any) -> Source | None:
 
 def _checked(algorithm: Inference[Any]) -> Inference[Any]:
     if isinstance(algorithm, type):
-        raise InputError(f"an algorithm is a record such as {algorithm.__name__}(), not the class")
+        raise InputError(f"the algorithm must be an instance such as {algorithm.__name__}(), not the class")
     return algorithm
 
 
@@ -239,16 +244,16 @@ def _builder(model: Model | Build) -> Build:
     if isinstance(model, Model):
         return _build_once(model)
     if isinstance(model, nn.Module):
-        raise InputError(f"what is trained is a Model: hand in Model(network), not the {type(model).__name__} alone")
+        raise InputError(f"the model must be a Model: pass Model(network), not the {type(model).__name__} itself")
     return model
 
 
 def _standardised(build: Build, source: Source) -> Build:
-    """A function that builds the same models for standardised data."""
+    """Return a function that builds the same models for standardised data."""
     if not isinstance(source, Tensors):
         raise InputError(
-            f"standardise=True takes all training data at once, a pair of tensors (x, y), and not a "
-            f"{type(source.data).__name__}: standardise them in the loader, or build with Model.standardised(x, y)"
+            f"standardise=True requires all training data as a pair of tensors (x, y), not a "
+            f"{type(source.data).__name__}: standardise in the loader, or build the model with Model.standardised(x, y)"
         )
     (x, y), weights, fresh = source.data, source.weights, building_anew(build)
     return lambda: fresh().standardised(x, y, weights)
@@ -260,8 +265,7 @@ def _build_once(model: Model) -> Callable[[], Model]:
     def build() -> Model:
         if (copy := next(copies, None)) is None:
             raise InputError(
-                "this algorithm needs several fresh initialisations: hand in a function that builds the model, "
-                "not one model"
+                "this algorithm needs several initialisations: pass a function that builds the model, not one model"
             )
         return copy
 

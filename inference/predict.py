@@ -24,25 +24,26 @@ def predict(
     transform: Callable[[Tree], Tree] = lambda x: x,
     ranks: Ranks = ALONE,
 ) -> Float[Tensor, "draw member batch class"]:
-    """The logits of every draw and member.
+    """Compute the logits of every draw and member.
 
-    Changes nothing: neither the state nor the training mode of its network. The batch size sets the memory that is
-    needed, not the answer.
+    Neither the state nor the training mode of its network changes. The batch size affects memory use but not the
+    result.
 
     Args:
-        algorithm: that made the state.
-        state: after as many steps as you like.
-        x: inputs ``[batch, ...]``, a tensor or a dict, tuple or list of tensors.
-        num_samples: draws.
-        batch_size: inputs at a time; None: 500, and on a GPU 4,000, or as many as its memory holds.
+        algorithm: the algorithm that made the state.
+        state: the state after any number of steps.
+        x: inputs ``[batch, ...]``: a tensor, or a dict, tuple or list of tensors.
+        num_samples: number of draws.
+        batch_size: number of inputs per forward pass. None: 500; on a GPU 4,000, or as many as fit into its memory.
         transform: applied to each part of `x` before the network, for example a normalisation of uint8 images.
-        ranks: processes that make the same prediction together, each a part of it: `Ranks.here()` in all of them.
+        ranks: processes that make the same prediction together, each a part of it. Pass `Ranks.here()` in all of them.
 
     Returns:
-        Logits in at least float32, on the CPU.
+        Logits on the CPU, in float32 or float64.
 
     Raises:
-        InputError: no draw.
+        InputError: if `num_samples` or `batch_size` is below 1, the state is not one of the algorithm, or the inputs
+            are not tensors.
     """
     return torch.stack(list(predict_draws(algorithm, state, x, num_samples, batch_size, transform, ranks)))
 
@@ -56,36 +57,35 @@ def predict_draws(
     transform: Callable[[Tree], Tree] = lambda x: x,
     ranks: Ranks = ALONE,
 ) -> Iterator[Float[Tensor, "member batch class"]]:
-    """The same, one draw after the other, each computed when it is asked for.
+    """Yield the logits of one draw after another, each computed on demand.
 
     Args:
-        algorithm: that made the state.
-        state: is looked at for each draw.
-        x: inputs ``[batch, ...]``, a tensor or a dict, tuple or list of tensors.
-        num_samples: draws.
+        algorithm: the algorithm that made the state.
+        state: the state; each draw uses its current content.
+        x: inputs ``[batch, ...]``: a tensor, or a dict, tuple or list of tensors.
+        num_samples: number of draws.
         batch_size: as in `predict`.
         transform: as in `predict`.
         ranks: as in `predict`.
 
     Yields:
-        Each draw's logits in at least float32, on the CPU.
+        The logits of each draw on the CPU, in float32 or float64.
 
     Raises:
-        InputError: no draw, no input at a time, another algorithm's state or something else in place of a state, or
-            inputs that are not tensors.
+        InputError: as in `predict`.
     """
     check_asked(algorithm, state, x, num_samples, batch_size)
     in_parts = InParts(batch_size, device_of_draw(algorithm.draw(state, 0)), ranks)
     for sample in range(num_samples):
         forward = algorithm.draw(state, sample)
-        logits = torch.cat(in_parts(lambda part: forward(transform(part)).cpu(), x), dim=1)  # noqa: B023 (at once)
+        logits = torch.cat(in_parts(lambda part: forward(transform(part)).cpu(), x), dim=1)  # noqa: B023 (called at once)
         yield logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def check_asked(algorithm: Inference[Any], state: Any, x: Any, num_samples: int, batch_size: int | None) -> None:
-    """Raise an InputError where no prediction can be made of what was handed in; names what is wrong."""
+    """Raise InputError if the arguments of a prediction are invalid."""
     check_state(algorithm, state)
     check_tree("inputs", x)
     if num_samples < 1:
-        raise InputError(f"prediction takes at least 1 draw, not {num_samples}")
+        raise InputError(f"prediction requires at least 1 draw, not {num_samples}")
     check_at_a_time(batch_size)

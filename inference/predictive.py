@@ -1,4 +1,4 @@
-"""The predictive distribution of any algorithm, under any likelihood."""
+"""The predictive distribution of any algorithm under any likelihood."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,27 +25,26 @@ def predictive(
     batch_size: int | None = None,
     transform: Callable[[Tree], Tree] = lambda x: x,
 ) -> Predictive:
-    """The distribution of the targets of some inputs: the equal mixture over all draws and members.
+    """Return the predictive distribution of the targets: the equally weighted mixture over all draws and members.
 
-    What the likelihood learns is drawn along with the network, so noise may differ by draw and by network. Changes
-    nothing: neither the state nor the training mode of its network.
+    Parameters of the likelihood are drawn together with the network, so the noise may differ between draws and
+    networks. Neither the state nor the training mode of its network changes.
 
     Args:
-        algorithm: that made the state.
-        state: after training.
-        x: inputs ``[batch, ...]``, a tensor or a dict, tuple or list of tensors.
-        num_samples: draws.
+        algorithm: the algorithm that made the state.
+        state: the state after training.
+        x: inputs ``[batch, ...]``: a tensor, or a dict, tuple or list of tensors.
+        num_samples: number of draws.
         batch_size: as in `predict`.
         transform: as in `predict`.
 
     Returns:
-        In float64, on the CPU; of targets ``[batch, *target]`` as the likelihood takes them, ``[batch]`` where an
-        example has one. Under `Categorical` it has `Predictive.log_prob` and `Predictive.sample` alone: classes have no
-        mean.
+        The distribution, in float64 and on the CPU, of targets ``[batch, *target]``, or ``[batch]`` for one target per
+        example. Under `Categorical` only `Predictive.log_prob` and `Predictive.sample` are defined, because classes
+        have no mean.
 
     Raises:
-        InputError: what `predict` refuses, or a likelihood of one's own that does not define its ``arguments`` and
-            ``of``.
+        InputError: as in `predict`, or if a custom likelihood does not define ``arguments`` and ``of``.
 
     >>> from bayes_share.inference import MAP, fit_tensors
     >>> from bayes_share.models.likelihoods import Gaussian
@@ -71,22 +70,22 @@ def predict_arguments(
     transform: Callable[[Tree], Tree] = lambda x: x,
     ranks: Ranks = ALONE,
 ) -> tuple[Likelihood, dict[str, Tensor]]:
-    """The likelihood, and the arguments of its distribution for every draw and member; see `predictive`.
+    """Compute the arguments of the targets' distribution for every draw and member; see `predictive`.
 
     Returns:
-        A pair, which `NumberPredictions` takes as it is: the likelihood, and its arguments by name. Each argument is
-        ``[draw, member, batch, ...]``, in float64 and on the CPU; of what is the same for all examples, the batch axis
-        is of size 1.
+        The likelihood and its arguments by name, a pair that `NumberPredictions` accepts. Each argument is ``[draw,
+        member, batch, ...]``, in float64 and on the CPU. The batch axis has size 1 if the argument is equal for all
+        examples.
 
     Raises:
-        InputError: as `predictive`.
+        InputError: as in `predictive`.
     """
     check_asked(algorithm, state, x, num_samples, batch_size)
     device = device_of_draw(algorithm.draw(state, 0))
     draws, in_parts = [], InParts(batch_size, device, ranks)
     for sample in range(num_samples):
         forward = algorithm.draw(state, sample)
-        parts = in_parts(lambda part: forward(transform(part)), x)  # noqa: B023 (at once)
+        parts = in_parts(lambda part: forward(transform(part)), x)  # noqa: B023 (called at once)
         outputs = torch.cat([part.to(device) for part in parts], dim=1)
         draws.append(arguments_under(forward, outputs))
     arguments = {name: torch.stack([draw[name] for draw in draws]) for name in draws[0]}
@@ -95,11 +94,11 @@ def predict_arguments(
 
 @torch.no_grad()
 def arguments_under(forward: Forward, outputs: Float[Tensor, "member batch *output"]) -> dict[str, Tensor]:
-    """The arguments ``[member, batch or 1, ...]`` of the distributions of targets under a draw.
+    """Return the arguments ``[member, batch or 1, ...]`` of the targets' distributions under a draw.
 
     Args:
-        forward: the draw, which has what the likelihood learns too.
-        outputs: of the draw.
+        forward: the draw, which includes the parameters of the likelihood.
+        outputs: the outputs of the draw.
     """
     sizes = [part.model.ensemble_size for part in forward.parts]
     of_networks = [
@@ -110,7 +109,7 @@ def arguments_under(forward: Forward, outputs: Float[Tensor, "member batch *outp
 
 
 def _with_all_axes(arguments: dict[str, Tensor], members: int) -> dict[str, Tensor]:
-    """The same with as many axes as the one with the most, and all members, so that further axes can be put before."""
+    """Give all arguments the same number of axes and one entry per member, so that axes can be prepended."""
     axes = max(argument.ndim for argument in arguments.values())
     found = {}
     for name, argument in arguments.items():

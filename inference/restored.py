@@ -1,4 +1,4 @@
-"""The state of a training from its checkpoint, without the data that it was trained on."""
+"""Restore the state of a training from its checkpoint, without the training data."""
 
 from typing import Any
 
@@ -17,23 +17,23 @@ def restored(
     seed: int = 0,
     execution: Execution = Execution(),  # noqa: B008 (frozen)
 ) -> Any:
-    """The state that `Training.state_dict` noted, to predict with.
+    """Return the state that `Training.state_dict` saved, for prediction.
 
     Args:
-        algorithm: of the training.
-        build: gives a freshly initialised model.
-        num_data: training examples that there were.
-        num_steps: steps that were laid out.
-        saved: what `Training.state_dict` gave.
-        seed: of the training.
-        execution: device, precision and the like.
+        algorithm: the algorithm of the training.
+        build: builds a freshly initialised model.
+        num_data: number of training examples in that training.
+        num_steps: number of steps that were planned.
+        saved: the result of `Training.state_dict`.
+        seed: the seed of the training.
+        execution: device, precision and other options of the computation.
 
     Raises:
-        InputError: a state of another training.
+        InputError: if the state is from a different training.
     """
     with seeded(seed, "init"):
         state = algorithm.init(lambda: execution.place(build()), num_data, num_steps)
-    with reading("the state", "one of this training", "; it takes one of the same options and version"):
+    with reading("the state", "a state of this training", "; it must be from the same options and version"):
         if (kept := saved.get("kept")) is not None:
             state = algorithm.keep_members(state, kept)
         state.load_state_dict(saved["state"])

@@ -1,4 +1,4 @@
-"""A training: an algorithm on its way through the data."""
+"""The training loop."""
 
 import logging
 import math
@@ -39,30 +39,33 @@ _log = logging.getLogger(__name__)
 
 
 class Training:
-    """An algorithm on its way through the data, which can be stopped after any step and taken up again.
+    """A training: an algorithm's steps over the data. It can be stopped after any step and resumed.
 
-    The numbers of step t depend on the seed, on t and on the state alone, so that a training that was stopped, saved
-    and loaded computes what one that was not would have. `fit` is this class with a loop around `steps`; here there
-    are the history and the state after any step too.
+    The random numbers of step t depend only on the seed, t and the state. So a training that was stopped, saved and
+    loaded gives the same result as an uninterrupted one. `fit` is this class with a loop around `steps`; this class
+    also gives access to the history and the state after any step.
 
     Args:
-        algorithm: what to run.
-        build: gives a freshly initialised model.
-        source: of the training examples; `batches_of` makes one of tensors, a loader or images.
-        epochs: passes over the training data; None: as `num_steps` says.
-        seed: of initialisation, order, augmentation and noise.
-        execution: device, precision and the like.
-        validation_samples: draws in each epoch's scores on the validation data.
-        num_steps: how many steps to take, where it is not whole epochs.
-        validation: the examples that are scored after each epoch; None: those that the data have for it, if any.
-        patience: epochs without a lower validation NLL after which training stops early; it then ends, as it does
-            when all epochs are over, with the state of the best one. Schedules are laid out for all epochs, and are
-            cut off where it stops: a constant rate suits it best. None: no early stopping.
-        keep: how many members are kept after the last step, chosen one by one by the validation NLL of their mixture;
-            the state is then that of these alone. None: all.
+        algorithm: the algorithm to run.
+        build: builds a freshly initialised model.
+        source: the training examples. `batches_of` makes a source of tensors, a loader or images.
+        epochs: number of passes over the training data. None: `num_steps` is used instead.
+        seed: random seed of initialisation, order, augmentation and noise.
+        execution: device, precision and other options of the computation.
+        validation_samples: number of draws for each epoch's scores on the validation data.
+        num_steps: number of steps; an alternative to `epochs`.
+        validation: the examples to score after each epoch. None: the validation examples of the source, if there are
+            any.
+        patience: number of epochs without a lower validation NLL after which training stops (early stopping). The
+            training ends with the state of the best epoch, also if all epochs are trained. Schedules are planned for
+            all epochs and are cut off if training stops early, so a constant rate is the best choice. None: no early
+            stopping.
+        keep: number of members to keep after the last step, chosen one after another by the validation NLL of their
+            mixture. The state then contains only these members. None: all members.
 
     Raises:
-        InputError: no epoch, patience or `keep` without validation data, or what the algorithm says of the model.
+        InputError: if neither or both of `epochs` and `num_steps` are given, one of them is out of range, `patience` or
+            `keep` is given without validation data, or the algorithm cannot train the model.
 
     >>> from bayes_share.inference import MAP
     >>> from bayes_share.inference.batches.choice import batches_of
@@ -101,10 +104,10 @@ class Training:
         validation = source.validation if validation is None else validation
         self._stopping = None if patience is None else EarlyStopping(patience)
         if patience is not None and validation is None:
-            raise InputError("patience needs validation data, on which training stops early")
+            raise InputError("patience requires validation data for early stopping")
         if keep is not None and validation is None:
-            raise InputError("keep needs validation data, on which members are chosen")
-        # First, so that the device is in use when its generator is to be seeded.
+            raise InputError("keep requires validation data to choose members")
+        # Allocated first, so that the device is initialised before its generator is seeded.
         self._sums = torch.zeros(5, dtype=torch.float64, device=execution.torch_device)
         self._one = torch.ones((), device=execution.torch_device)
         with seeded(seed, "init"):
@@ -131,36 +134,37 @@ class Training:
 
     @property
     def data(self) -> Any:
-        """What the examples are taken from: `Data`, on the device, a pair of tensors, or the user's loader."""
+        """The data that examples are taken from: `Data` on the device, a pair of tensors, or the user's loader."""
         return self.source.data
 
     @property
     def history(self) -> list[Line]:
-        """A line for each epoch; accuracies and validation scores where there are such."""
+        """A record for each epoch, with accuracies and validation scores if they are defined."""
         return self._history.lines()
 
     @property
     def kept(self) -> list[int] | None:
-        """Which members were kept, where only some were, once training is finished."""
+        """The indices of the kept members after training; None if all members were kept."""
         return None if self._kept is None else list(self._kept)
 
     @property
     def is_over(self) -> bool:
-        """Whether all steps are taken, or training has stopped early."""
+        """Whether all steps were taken or training stopped early."""
         return self.step == self.num_steps or (self._stopping is not None and self._stopping.is_over)
 
     def steps(self) -> Iterator[StepInfo]:
-        """Take the steps that are left, one for each item; `history` gets a line at the end of every epoch.
+        """Take the remaining steps and yield the diagnostics of each. At the end of every epoch, `history` gets a line.
 
         Raises:
-            RunError: the loss became NaN or infinite; names the step and the learning rate. Or numbers in the state.
-            InputError: a batch that is none, or more or fewer of them than the source said.
+            RunError: if the loss or a parameter became NaN or infinite; for the loss, the message has the step and the
+                learning rate.
+            InputError: if a batch is invalid, or an epoch has more or fewer batches than the source promised.
         """
         while not self.is_over:
             if self._batches is None and not self.source.goes_on_within_epochs:
-                if self.step % self.steps_per_epoch and self._at_epoch_start is not None:  # where a step failed
+                if self.step % self.steps_per_epoch and self._at_epoch_start is not None:  # a step has failed
                     self.load_state_dict(self._at_epoch_start)
-                self._at_epoch_start = copied(self._content())
+                self._at_epoch_start = copied(self._current_state())
             epoch, position = divmod(self.step, self.steps_per_epoch)
             if self._batches is None:
                 self._batches = self.source.epoch(self.seed, epoch, position)
@@ -168,10 +172,10 @@ class Training:
             try:
                 info = self._take_step(self._batches)
             except BaseException:
-                self._batches = None  # whose next batch would be that of the step after
+                self._batches = None  # its next batch would belong to the following step
                 raise
             if position == self.steps_per_epoch - 1:
-                for _ in self._batches:  # there is none: it is seen, and the source knows that the epoch is over
+                for _ in self._batches:  # the source checks that there are no further batches and ends the epoch
                     pass
                 self._batches = None
                 self._close_epoch(epoch, info, started)
@@ -182,23 +186,23 @@ class Training:
             self._finish()
 
     def predict(self, x: Split | TablePart | Tree, num_samples: int = 1) -> Tensor:
-        """Logits ``[draw, member, example, class]``.
+        """Compute logits ``[draw, member, example, class]``.
 
         Args:
-            x: a part of the data, or inputs as the data have them: uint8 images, or tensors as they are.
-            num_samples: draws.
+            x: a part of the data, or inputs in the form of the data: uint8 images or tensors.
+            num_samples: number of draws.
         """
-        with self._gone_on_from(), self.execution.autocast():
+        with self._checking_loaded_state(), self.execution.autocast():
             return predict(self.algorithm, self.state, _inputs_of(x), num_samples, transform=self.source.inputs)
 
     def predict_with_features(self, x: Split | TablePart | Tree, num_samples: int = 1) -> tuple[Tensor, Tensor | None]:
-        """Logits ``[draw, member, example, class]`` and features ``[member, example, feature]``, on the CPU.
+        """Compute logits ``[draw, member, example, class]`` and features ``[member, example, feature]``, on the CPU.
 
         Args:
-            x: as of `predict`.
-            num_samples: draws.
+            x: as in `predict`.
+            num_samples: number of draws.
         """
-        with self._gone_on_from(), self.execution.autocast():
+        with self._checking_loaded_state(), self.execution.autocast():
             return predict_with_features(
                 self.algorithm, self.state, _inputs_of(x), num_samples, transform=self.source.inputs
             )
@@ -206,60 +210,63 @@ class Training:
     def predict_draws(
         self, x: Split | TablePart | Tree, num_samples: int = 1, ranks: Ranks = ALONE
     ) -> Iterator[Tensor]:
-        """As `predict`, one draw ``[member, example, class]`` after the other, each computed when it is asked for.
+        """Yield the logits ``[member, example, class]`` of one draw after another, each computed on demand.
 
         Args:
-            x: as of `predict`.
-            num_samples: draws.
-            ranks: processes that all ask for the same draws, and each compute a part of them.
+            x: as in `predict`.
+            num_samples: number of draws.
+            ranks: processes that all request the same draws and compute a part of each.
         """
         draws = predict_draws(
             self.algorithm, self.state, _inputs_of(x), num_samples, transform=self.source.inputs, ranks=ranks
         )
-        for _ in range(num_samples):  # the precision holds for a draw, and not for whoever takes it
-            with self._gone_on_from(), self.execution.autocast():
+        for _ in range(num_samples):  # autocast is active only while a draw is computed, not in the caller
+            with self._checking_loaded_state(), self.execution.autocast():
                 draw = next(draws)
             yield draw
 
     def predict_arguments(
         self, x: Split | TablePart | Tree, num_samples: int = 1, ranks: Ranks = ALONE
     ) -> dict[str, Tensor]:
-        """The arguments of the distribution of the targets for every draw and member; see `predict_arguments`."""
-        with self._gone_on_from(), self.execution.autocast():
+        """Compute the arguments of the targets' distribution for every draw and member; see `predict_arguments`."""
+        with self._checking_loaded_state(), self.execution.autocast():
             return predict_arguments(
                 self.algorithm, self.state, _inputs_of(x), num_samples, transform=self.source.inputs, ranks=ranks
             )[1]
 
     @property
     def likelihood(self) -> Likelihood:
-        """Of the model that is trained; what it learns is as it was before the first step, or as it is now."""
+        """The likelihood of the trained model. Its parameters have their initial or their current values."""
         return self.algorithm.draw(self.state, 0).parts[0].model.likelihood
 
     def complete(self) -> None:
-        """Bring the whole state to all processes, where they had parts of it; to be called in all of them."""
+        """Bring the whole state to all processes if each had a part of it. Call this in all processes."""
         self._driver.complete(self.algorithm, self.state)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is needed to go on, as tensors and plain values: from here, or from the end of the last epoch.
+        """Return everything that is needed to resume, as tensors and plain values.
 
-        It is the latter where the source does not go on within epochs; ``step`` says from where.
+        If the source cannot be resumed within an epoch, it is the state at the end of the last epoch. ``step`` is the
+        number of steps taken until then.
 
         Raises:
-            RunError: the latest losses, or numbers in the state, are not finite: that is nothing to go on from.
+            RunError: if the latest losses or a value in the state are NaN or infinite, so that training cannot be
+                resumed.
         """
         is_within_epoch = self.step % self.steps_per_epoch and not self.is_finished
         if is_within_epoch and self._at_epoch_start is not None:
             self._losses.check()
             return self._at_epoch_start
-        return self._content()
+        return self._current_state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave.
+        """Resume from the result of `state_dict`.
 
         Raises:
-            InputError: something else, or what was given by another training; this one is then of no more use.
+            InputError: if the state is invalid or belongs to a different training; this object can then no longer be
+                used.
         """
-        with reading("the state", "one of this training", "; it takes one of the same options and version"):
+        with reading("the state", "a state of this training", "; it must be from the same options and version"):
             if self._stopping is not None:
                 self._stopping.load_state_dict(state_dict["stopping"])
             check_progress(
@@ -272,12 +279,12 @@ class Training:
                 kept=self._kept,
                 sums=self._sums,
             )
-            self._leave(state_dict.get("kept"))
+            self._keep_only(state_dict.get("kept"))
             self.state.load_state_dict(state_dict["state"])
             self.source.load_state_dict(state_dict["source"])
         before, now = state_dict.get("processes", 1), Ranks.here().count
         if before != now and not state_dict["is_finished"]:
-            _log.info("the training was of %s processes, and goes on with %s: its noise is another", before, now)
+            _log.info("the training ran on %s processes and resumes on %s: random numbers will differ", before, now)
         self.step = state_dict["step"]
         self.is_finished = state_dict["is_finished"]
         self._history = History(state_dict["history"])
@@ -287,7 +294,7 @@ class Training:
         self._batches = None
         self._driver.forget()
 
-    def _content(self) -> dict[str, Any]:
+    def _current_state(self) -> dict[str, Any]:
         self._losses.check()
         state = self.state.state_dict()
         check_finite(state, self.step, self.num_steps)
@@ -305,10 +312,10 @@ class Training:
         }
 
     @contextmanager
-    def _gone_on_from(self) -> Iterator[None]:
-        """Where a state that was loaded is first put to use, and may be none that anything can be done with.
+    def _checking_loaded_state(self) -> Iterator[None]:
+        """Raise InputError if the first use of a loaded state fails.
 
-        Only the algorithm knows what its state must hold, and it raises whatever it meets first.
+        Only the algorithm knows what its state must contain, and it may raise any exception on a wrong one.
         """
         try:
             yield
@@ -319,24 +326,24 @@ class Training:
                 raise
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(
-                f"the checkpoint is of no state that this run can go on from ({reason:.200}): remove it, and begin anew"
+                f"this run cannot resume from the checkpoint ({reason:.200}): remove it and start from the beginning"
             ) from error
         self._is_loaded = False
 
     def _take_step(self, batches: Iterator[Batch]) -> StepInfo:
         with seeded(self.seed, "step", self.step):
             batch = next(batches)
-            with self._gone_on_from(), self.execution.autocast():
+            with self._checking_loaded_state(), self.execution.autocast():
                 info = self._driver.take(self.algorithm, self.state, batch, self.step)
-        accuracy = info.accuracy.nan_to_num()  # there may be none, or none in a batch
+        accuracy = info.accuracy.nan_to_num()  # undefined without classes, or if no label in the batch is known
         figures = torch.stack([info.loss, info.log_lik, self._one, accuracy, ~info.accuracy.isnan()])
         self._sums += figures if batch.counted is None else figures * batch.counted.mean()
         self._losses.add(self.step, info)
         self.step += 1
         return info
 
-    def _leave(self, members: list[int] | None) -> None:
-        """Go on with the state of some members alone."""
+    def _keep_only(self, members: list[int] | None) -> None:
+        """Continue with the state of some members only."""
         if members is not None and self._kept is None:
             self.state = self.algorithm.keep_members(self.state, members)
             self._kept = members
@@ -349,10 +356,10 @@ class Training:
         scores: dict[str, float] = {}
         if self.validation is not None:
             self._losses.check()
-            figures = figures.cpu()  # a device has then done all its steps, and the time is theirs
-        self._seconds += time.perf_counter() - started  # without validation, whose draws are no part of training
+            figures = figures.cpu()  # waits until the device has done all steps, so that their time is counted
+        self._seconds += time.perf_counter() - started  # without the time of validation
         if self.validation is not None:
-            with self._gone_on_from(), self.execution.autocast():
+            with self._checking_loaded_state(), self.execution.autocast():
                 scores = validation_scores(
                     self.algorithm, self.state, self.validation.in_order(), self.validation_samples, Ranks.here()
                 )
@@ -372,10 +379,10 @@ class Training:
             self._stopping.add(scores["validation_nll"], self.state.state_dict)
 
     def _finish(self) -> None:
-        """The last pass of the algorithm, from the best state where training may stop early."""
+        """Run the algorithm's final pass, from the best state if early stopping is used, and choose members to keep."""
         self.complete()
         self._losses.check()
-        with self._gone_on_from():
+        with self._checking_loaded_state():
             if self._stopping is not None and self._stopping.best is not None:
                 self.state.load_state_dict(copied(self._stopping.best))
                 planned = math.ceil(self.num_steps / self.steps_per_epoch)
@@ -391,20 +398,20 @@ class Training:
                 with self.execution.autocast():
                     chosen = chosen_members(self.algorithm, self.state, batches, draws, self.keep)
                 _log.info("members kept: %s", ", ".join(map(str, chosen)))
-                self._leave(chosen)
+                self._keep_only(chosen)
         self.is_finished = True
 
 
 def _num_steps(epochs: int | None, num_steps: int | None, steps_per_epoch: int) -> int:
-    """How many steps there are, in whole epochs or not."""
+    """Return the number of steps, from the number of epochs or as given."""
     if epochs is not None and num_steps is not None:
-        raise InputError("a training has so many epochs or so many steps, and not both")
+        raise InputError("give epochs or num_steps, not both")
     if num_steps is not None:
         if not isinstance(num_steps, Integral) or num_steps < 0:
-            raise InputError(f"training takes 0 steps or more, not {num_steps}")
+            raise InputError(f"the number of steps must be an integer of at least 0, not {num_steps}")
         return int(num_steps)
     if not isinstance(epochs, Integral) or epochs < 1:
-        raise InputError(f"training takes at least 1 epoch, not {epochs}")
+        raise InputError(f"the number of epochs must be an integer of at least 1, not {epochs}")
     return int(epochs) * steps_per_epoch
 
 

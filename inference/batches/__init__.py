@@ -1,1 +1,1 @@
-"""Where a training's batches come from: images and tensors in memory, loaders, and other iterables."""
+"""Sources of training batches: images and tensors in memory, loaders and other iterables."""

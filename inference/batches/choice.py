@@ -1,4 +1,4 @@
-"""The source of batches for what a user hands in."""
+"""Choose the source of batches for the user's data."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
@@ -18,9 +18,9 @@ from bayes_share.inference.batches.stream import Reader, Stream
 from bayes_share.inference.batches.tensors import Tensors
 
 BatchSize = int | Literal["auto"] | None
-"""Examples in a batch; "auto": as many as is usual, or all; None: all."""
+"""The number of examples in a batch. "auto": 128, or all if there are fewer. None: all."""
 
-_USUAL = 128
+_DEFAULT_SIZE = 128
 
 
 def batches_of(
@@ -30,85 +30,87 @@ def batches_of(
     num_data: int | None = None,
     steps_per_epoch: int | None = None,
 ) -> Source:
-    """The batches of whatever holds examples.
+    """Return a source of batches for the given data.
 
     Args:
-        data: `Data` of images; a pair ``(x, y)`` of all inputs, a tensor or a dict, tuple or list of tensors, and all
-            targets; a `DataLoader`, or another iterable of pairs ``(inputs, targets)``, which begins anew whenever it
-            is iterated over, or has ``state_dict`` and ``load_state_dict``. Or a `Source`, which is left as it is.
-        batch_size: examples in a batch of images or tensors. "auto": 128, or all where there are fewer; None: all.
-            Others come in batches of their own.
-        last_batch: "drop" or "pad": what becomes of a last batch of an epoch with fewer examples.
-        num_data: training examples, of an iterable that does not tell them.
-        steps_per_epoch: its batches in an epoch, the last one included, where it has no ``len()``.
+        data: `Data` of images; a pair ``(x, y)`` of all inputs (a tensor, or a dict, tuple or list of tensors) and all
+            targets; a `DataLoader`; or another iterable of pairs ``(inputs, targets)`` that restarts whenever it is
+            iterated over, or has ``state_dict`` and ``load_state_dict``. A `Source` is returned unchanged.
+        batch_size: number of examples in a batch of images or tensors. "auto": 128, or all if there are fewer. None:
+            all. Loaders and iterables define their own batches.
+        last_batch: "drop" or "pad": handling of a last batch of an epoch with fewer examples.
+        num_data: number of training examples, for an iterable that does not provide it.
+        steps_per_epoch: number of batches in an epoch, including the last one, for an iterable without ``len()``.
 
     Raises:
-        InputError: something else, or what the kind of source refuses.
+        InputError: if the data are of a different type, or the source rejects them.
     """
     if isinstance(data, Source):
         return data
     if isinstance(data, Data):
-        return _counted(Images(data, _size(batch_size, len(data.train)), last_batch), num_data, steps_per_epoch)
+        return _with_checked_counts(
+            Images(data, _size(batch_size, len(data.train)), last_batch), num_data, steps_per_epoch
+        )
     if _is_pair(data):
         x, y = data
         size = _size(batch_size, len(y) if isinstance(y, Tensor) and y.ndim else 0)
-        return _counted(Tensors(x, y, size, last_batch), num_data, steps_per_epoch)
+        return _with_checked_counts(Tensors(x, y, size, last_batch), num_data, steps_per_epoch)
     if batch_size not in ("auto", None):
-        raise InputError(f"a {type(data).__name__} comes in batches of its own: leave batch_size {batch_size} out")
+        raise InputError(f"a {type(data).__name__} defines its own batches: omit batch_size {batch_size}")
     return Stream(_reader(data, num_data, steps_per_epoch), last_batch)
 
 
 def _size(given: BatchSize, num_data: int) -> int | None:
-    return (min(_USUAL, num_data) or None) if given == "auto" else given
+    return (min(_DEFAULT_SIZE, num_data) or None) if given == "auto" else given
 
 
 def _reader(data: Any, num_data: int | None, steps_per_epoch: int | None) -> Reader:
     for what, number in (("num_data", num_data), ("steps_per_epoch", steps_per_epoch)):
         if number is not None and (type(number) is not int or number < 1):
-            raise InputError(f"{what} is a whole number of at least 1, not {number!r}")
+            raise InputError(f"{what} must be an integer of at least 1, not {number!r}")
     if isinstance(data, HasState):
         return Stateful(data, num_data, steps_per_epoch)
     if isinstance(data, DataLoader):
         if data.num_workers > 1 and not getattr(data, "in_order", True):
-            raise InputError("a DataLoader with in_order=False gives another order each time: leave it out")
-        # One with an iteration of its own is not driven by its sampler.
+            raise InputError("a DataLoader with in_order=False changes its order each time: omit in_order")
+        # A loader with its own `__iter__` is not driven by its sampler.
         if not isinstance(data.dataset, IterableDataset) and type(data).__iter__ is DataLoader.__iter__:
             return MapStyle(data, num_data, steps_per_epoch)
         return Iterated(data, num_data, steps_per_epoch)
-    _check_begins_anew(data)
+    _check_restarts(data)
     return Iterated(data, num_data, steps_per_epoch)
 
 
 def _is_pair(data: Any) -> bool:
-    """Whether something is all inputs and all targets; a list, or a tuple of pairs, is an iterable of batches."""
+    """Return whether data are all inputs and all targets. A list, or a tuple of pairs, is an iterable of batches."""
     return isinstance(data, tuple) and len(data) == 2 and not isinstance(data[1], tuple | list | dict)
 
 
-def _counted(source: Any, num_data: int | None, steps_per_epoch: int | None) -> Any:
-    """A source whose examples are in memory, unless somebody counts them otherwise."""
+def _with_checked_counts(source: Any, num_data: int | None, steps_per_epoch: int | None) -> Any:
+    """Return a source in memory after checking counts given by the user."""
     for what, number in (("num_data", num_data), ("steps_per_epoch", steps_per_epoch)):
         if number not in (None, getattr(source, what)):
-            raise InputError(f"{what} is {getattr(source, what)} for these data, and not {number}: leave it out")
+            raise InputError(f"{what} is {getattr(source, what)} for these data, not {number}: omit it")
     return source
 
 
-def _check_begins_anew(data: Any) -> None:
-    """Raise an InputError unless this is an iterable of batches that can be gone through in every epoch."""
+def _check_restarts(data: Any) -> None:
+    """Raise InputError unless the data are an iterable of batches that restarts in every epoch."""
     name = type(data).__name__
     if isinstance(data, Iterator):
         raise InputError(
-            f"a {name} can be gone through only once, and training goes through the data in every epoch: hand in a "
-            f"DataLoader, a list of batches or an object whose __iter__ begins anew"
+            f"a {name} can be iterated over only once, and training iterates over the data in every epoch: pass a "
+            f"DataLoader, a list of batches or an object whose __iter__ returns a new iterator"
         )
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
-        raise InputError(f"a {name} has examples, and training takes batches: hand in a DataLoader of it")
+        raise InputError(f"a {name} contains examples, and training requires batches: pass a DataLoader of it")
     if isinstance(data, str | bytes | Mapping | Tensor | np.ndarray) or not isinstance(data, Iterable):
         raise InputError(
-            f"data are what load_data gives, a pair of tensors (x, y), a DataLoader or another iterable of batches, "
-            f"not a {name}"
+            f"data must be the result of load_data, a pair of tensors (x, y), a DataLoader or another iterable of "
+            f"batches, not a {name}"
         )
     if iter(data) is iter(data):
         raise InputError(
-            f"this {name} gives the same iterator each time, which can be gone through only once: have its __iter__ "
-            f"begin anew"
+            f"this {name} returns the same iterator each time, which can be iterated over only once: its __iter__ must "
+            f"return a new iterator"
         )

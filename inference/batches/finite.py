@@ -1,4 +1,4 @@
-"""A look for NaN at the inputs of batches as they come, which makes no device wait."""
+"""Check the inputs of batches for NaN without waiting for the device in every step."""
 
 import torch
 from torch import Tensor
@@ -7,14 +7,14 @@ from bayes_share.errors import InputError
 from bayes_share.models.targets import check_finite_examples
 from bayes_share.tensors.trees import Tree, is_finite, tensors_of
 
-_CHECK_EVERY = 50  # batches between looks where a look makes the CPU wait for the device
+_CHECK_EVERY = 50  # batches, if a check makes the CPU wait for the device
 
 
 class FiniteInputs:
-    """Inputs of batches: looked at as they come, and on a device that works by itself some batches at a time.
+    """Checks inputs for NaN and infinity: each batch at once on a CPU, several batches at a time on other devices.
 
     Args:
-        device: where they are.
+        device: the device of the inputs.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -22,14 +22,14 @@ class FiniteInputs:
         self._unchecked: list[tuple[str, Tensor]] = []
 
     def add(self, name: str, inputs: Tree) -> None:
-        """Take in the inputs of a batch.
+        """Add the inputs of a batch.
 
         Args:
-            name: of the batch, for messages.
-            inputs: on the device.
+            name: name of the batch, for messages.
+            inputs: the inputs, on the device.
 
         Raises:
-            InputError: what `check` does; where they are looked at one by one, it says which examples.
+            InputError: as in `check`. On a CPU, the message also names the examples.
         """
         if self._is_host:
             for leaf in tensors_of(inputs):
@@ -41,12 +41,12 @@ class FiniteInputs:
             self.check()
 
     def check(self) -> None:
-        """Look at the batches since the last look.
+        """Check the batches added since the last check.
 
         Raises:
-            InputError: one holds NaN or infinity; names the first such batch.
+            InputError: if a batch contains NaN or infinity; names the first one.
         """
         if self._unchecked and not bool(torch.stack([is_fine for _, is_fine in self._unchecked]).all()):
             name = next(name for name, is_fine in self._unchecked if not bool(is_fine))
-            raise InputError(f"the inputs of {name} hold NaN or infinity")
+            raise InputError(f"the inputs of {name} contain NaN or infinity")
         self._unchecked.clear()

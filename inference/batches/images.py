@@ -1,4 +1,4 @@
-"""Images in memory, on the device, augmented there."""
+"""Images in memory, augmented on the device."""
 
 from collections.abc import Iterable, Iterator
 from copy import copy
@@ -15,21 +15,21 @@ from bayes_share.inference.batches.source import LastBatch, TargetCheck
 from bayes_share.inference.execution import Execution
 from bayes_share.tensors.trees import digest
 
-_AT_A_TIME = 500  # images that are validated on
+_VALIDATION_BATCH = 500
 
 
 class Images:
-    """The training images of a data set: a batch is a gather of uint8, normalised and augmented on the device.
+    """The training images of a data set. Batches of uint8 images are gathered, normalised and augmented on the device.
 
-    A `Source`, whose `data` are moved to the device as a whole.
+    A `Source`; all its images are moved to the device.
 
     Args:
-        data: as `load_data` gives it; its validation images are what is validated on.
-        batch_size: images in a step; None: all training images.
-        last_batch: what becomes of what remains of an epoch.
+        data: the data from `load_data`. Its validation images are the validation source.
+        batch_size: number of images in a step. None: all training images.
+        last_batch: handling of a short last batch of an epoch.
 
     Raises:
-        InputError: a batch larger than the training data.
+        InputError: if the batch size exceeds the number of training images.
     """
 
     goes_on_within_epochs = True
@@ -43,27 +43,29 @@ class Images:
 
     @property
     def num_data(self) -> int:
-        """Training images."""
+        """The number of training images."""
         return self._rows.num_data
 
     @property
     def batch_size(self) -> int:
-        """Images in a step."""
+        """The number of images in a step."""
         return self._rows.batch_size
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in an epoch."""
+        """The number of batches in an epoch."""
         return self._rows.steps_per_epoch
 
     @property
     def validation(self) -> "Images | None":
-        """The validation images; None where there are none."""
+        """The validation images, or None if there are none."""
         held_out = self.data.validation
-        return Images(replace(self.data, train=held_out), min(_AT_A_TIME, len(held_out))) if len(held_out) else None
+        return (
+            Images(replace(self.data, train=held_out), min(_VALIDATION_BATCH, len(held_out))) if len(held_out) else None
+        )
 
     def on(self, execution: Execution, dtype: torch.dtype) -> "Images":
-        """All images on the device, normalised in float32 and then cast."""
+        """Return the source with all images on the device. Images are normalised in float32 and then cast."""
         other = copy(self)
         other.data = self.data.to(execution.torch_device)
         other._targets = self._targets.to(execution.torch_device)
@@ -71,37 +73,37 @@ class Images:
         return other
 
     def fed(self, feeding: Feeding) -> "Images":
-        """The same images, in an order for each that `feeding` says."""
+        """Return the source with the given feeding."""
         other = copy(self)
         other._rows = self._rows.fed(feeding, self.data.is_augmented)
         return other
 
     def first(self, count: int) -> Batch:
-        """The first training images."""
+        """Return the first training images."""
         return Batch(self.inputs(self.data.train.images[:count]), self._targets[:count])
 
     def checked(self, check: TargetCheck) -> "Images":
-        """The same images, with all labels as the likelihood takes them."""
+        """Return the source with all labels prepared for the likelihood."""
         other = copy(self)
         other._targets = check.whole(self._targets)
         return other
 
     def epoch(self, seed: int, epoch: int, first: int) -> Iterator[Batch]:
-        """Augmented batches, in the order of the epoch."""
+        """Yield augmented batches in the order of the epoch."""
         for rows, weights in self._rows.epoch(seed, epoch, first, self._targets.device):
             x, _ = train_batch(self.data, rows)
             yield Batch(self._placed(x), self._targets[rows], weights)
 
     def in_order(self) -> Iterable[Batch]:
-        """All training images as they are."""
+        """Return all training images in order, without augmentation."""
         return _InOrder(self)
 
     def inputs(self, x: Tensor) -> Tensor:
-        """Images ``[image, channel, height, width]``, uint8, from wherever: normalised as the data are."""
+        """Normalise uint8 images ``[image, channel, height, width]`` and move them to the device."""
         return self._placed(self.data.normalise(x.to(self._targets.device)))
 
     def identity(self) -> dict[str, Any]:
-        """A digest of the images and labels, and how they are cut into batches."""
+        """Return a digest of the images and labels, and how they are divided into batches."""
         return {
             "data": digest(self.data.train.images, self.data.train.labels),
             "augment": self.data.augment,
@@ -112,11 +114,11 @@ class Images:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
+        """Return an empty dict."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing is taken over."""
+        """Do nothing."""
 
     def _placed(self, x: Tensor) -> Tensor:
         placed: Tensor = self._execution.place_inputs(x.to(self._dtype))
@@ -125,7 +127,7 @@ class Images:
 
 @dataclass(frozen=True)
 class _InOrder:
-    """The batches of `Images.in_order`, each made when it is asked for."""
+    """The batches of `Images.in_order`, each computed on demand."""
 
     source: Images
 

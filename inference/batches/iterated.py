@@ -1,4 +1,4 @@
-"""Iterables of batches, which are gone through from the beginning in every epoch."""
+"""Iterables of batches that restart in every epoch."""
 
 from collections.abc import Iterable, Iterator, Sized
 from itertools import islice
@@ -12,26 +12,25 @@ from bayes_share.tensors.seeding import seeded_everywhere
 
 
 class Iterated:
-    """Batches of any iterable that begins anew when it is asked to. A `Reader`, which goes on at the end of an epoch.
+    """Batches of an iterable that restarts when it is iterated over. A `Reader` that resumes at the end of an epoch.
 
-    While a batch is read, the global generators of torch, numpy and Python are set by the seed, the epoch and the
-    batch's place (`Stream`), so that what draws from them in this process gives the same batches in the same epoch.
+    While a batch is read, `Stream` seeds the global generators of torch, numpy and Python by the seed, the epoch and
+    the position of the batch. So iterables that draw from them in this process give the same batches in the same epoch.
 
     Args:
         given: the iterable.
-        num_data: training examples; None: counted, in one pass, where the iterable is no loader of a dataset that has a
-            ``len()``.
-        num_batches: in an epoch; None: its ``len()``.
+        num_data: number of training examples. None: that of a loader's dataset, or else counted in one pass.
+        num_batches: number of batches in an epoch. None: its ``len()``.
 
     Raises:
-        InputError: an iterator, which begins only once; numbers that are not known; no batch.
+        InputError: if a number is missing or wrong, or there is no batch.
     """
 
     goes_on_within_epochs = False
 
     def __init__(self, given: Iterable[Any], num_data: int | None = None, num_batches: int | None = None) -> None:
         self.given = given
-        self.num_batches = _promised(given, num_data, num_batches)
+        self.num_batches = _num_batches(given, num_data, num_batches)
         if num_data is None and isinstance(given, DataLoader) and isinstance(given.dataset, Sized):
             num_data = len(given.dataset)
         with seeded_everywhere("first batch"):
@@ -45,71 +44,71 @@ class Iterated:
             self.num_data, self.is_last_short = num_data, 0 < first * self.num_batches - num_data < first
 
     def fed(self, members: int) -> "Iterated":
-        """There is one order.
+        """Reject separate orders for members: an iterable has one order.
 
         Raises:
             InputError: always.
         """
         raise InputError(
-            f'a {type(self.given).__name__} has one order, and not one for each of {members} members: for feed="own" '
-            f"hand in a DataLoader over a dataset by index, or examples in memory"
+            f'a {type(self.given).__name__} has one order, not one for each of {members} members: feed="own" requires '
+            f"a DataLoader over a map-style dataset, or examples in memory"
         )
 
     def first(self) -> Any:
-        """The first batch of a pass that was not gone on with."""
+        """Return the first batch, which was read when this reader was created."""
         return self._first
 
     def epoch(self, seed: int, epoch: int, first: int, stop: int) -> Iterator[Any]:
-        """What the iterable gives when it begins, which is to be batch number `first`."""
-        with seeded_everywhere(seed, "epoch", epoch):  # where a loader's workers get their seeds
+        """Yield the batches of a new iteration, the first of which counts as batch number `first`."""
+        with seeded_everywhere(seed, "epoch", epoch):  # seeds the workers of a loader
             batches = iter(self.given)
         number = first
         for batch in islice(batches, self.num_batches + 1 - first):
             if number < stop:
                 yield batch
             elif number < self.num_batches and len(as_batch(batch, "the last batch").targets) == self.batch_size:
-                raise InputError(f"the last batch is as large as the first, and short by num_data {self.num_data}")
+                raise InputError(f"the last batch is full, but num_data {self.num_data} implies a short one")
             number += 1
         if number != self.num_batches:
             found = "more batches" if number > self.num_batches else f"{number} batches"
-            raise InputError(f"this {self._name} gave {found} in epoch {epoch}, and not {self.num_batches}, as it said")
+            raise InputError(f"this {self._name} gave {found} in epoch {epoch} instead of {self.num_batches}")
 
     def in_order(self) -> Iterator[Any]:
-        """A pass from the beginning."""
+        """Yield the batches of a pass from the beginning."""
         with seeded_everywhere("in order"):
             batches = iter(self.given)
         yield from islice(batches, self.num_batches)
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: an epoch is gone through from its beginning."""
+        """Return an empty dict: every epoch starts from the beginning."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing is taken over."""
+        """Do nothing."""
 
     @property
     def _name(self) -> str:
         return type(self.given).__name__
 
     def _sizes(self, batches: Iterator[Any]) -> list[int]:
-        """The examples of each batch, of which the first is kept."""
+        """Return the number of examples in each batch, and store the first batch."""
         sizes = []
         for number, batch in enumerate(batches):
             sizes.append(len(as_batch(batch, "the first batch" if number == 0 else f"batch {number}").targets))
             if number == 0:
                 self._first = batch
         if not sizes:
-            raise InputError(f"this {self._name} gives no batch")
+            raise InputError(f"this {self._name} has no batches")
         return sizes
 
     def _check_counted(self, count: int) -> None:
         if count != self.num_batches:
             found = "more" if count > self.num_batches else count
-            raise InputError(f"this {self._name} gives {found} batches, and its len() is {self.num_batches}")
+            raise InputError(f"this {self._name} gives {found} batches, but its len() is {self.num_batches}")
 
 
-def _promised(given: Iterable[Any], num_data: int | None, num_batches: int | None) -> int:
-    """How many batches an epoch has, as the iterable and the user say."""
+def _num_batches(given: Iterable[Any], num_data: int | None, num_batches: int | None) -> int:
+    """Return the number of batches in an epoch from the iterable and the user."""
     name = type(given).__name__
     try:
         found: int | None = len(given)  # type: ignore[arg-type]
@@ -121,7 +120,7 @@ def _promised(given: Iterable[Any], num_data: int | None, num_batches: int | Non
         ]
         raise InputError(f"this {name} has no len(): give {' and '.join(missing)}")
     if None not in (found, num_batches) and found != num_batches:
-        raise InputError(f"this {name} has {found} batches in an epoch, and steps_per_epoch is {num_batches}")
+        raise InputError(f"this {name} has {found} batches in an epoch, but steps_per_epoch is {num_batches}")
     promised = num_batches if found is None else found
     assert promised is not None
     return promised

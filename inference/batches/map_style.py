@@ -1,4 +1,4 @@
-"""A `torch.utils.data.DataLoader` over a map-style dataset, whose sampler the training drives."""
+"""Batches of a `torch.utils.data.DataLoader` over a map-style dataset, with control over its sampler."""
 
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sized
@@ -23,32 +23,33 @@ from bayes_share.errors import InputError
 from bayes_share.tensors.seeding import seed_globals, seeded_everywhere
 
 Request = tuple[tuple[int | str, ...], Any]
-"""The key of a batch's randomness, and the indices of its examples."""
+"""The random key of a batch, and the indices of its examples."""
 
 
 class MapStyle:
-    """Batches of a loader over a dataset of examples by index. A `Reader`, which goes on exactly at any batch.
+    """Batches of a loader over a map-style dataset. A `Reader` that resumes exactly at any batch.
 
-    The order of an epoch is the sampler's, drawn whole under the key ``(seed, "epoch", epoch)``: of the global
-    generators of torch, numpy and Python and of any ``generator`` that a sampler or the loader has. Batches before the
-    first that is asked for are not loaded. Where a batch is made, in this process or in a worker, the global generators
-    are set to the key of its place before. So what the dataset and `collate_fn` draw from them depends on the seed, the
-    epoch and the place, and on neither the number of workers nor what was drawn before.
+    The whole order of an epoch is drawn from the sampler under the key ``(seed, "epoch", epoch)``, which seeds the
+    global generators of torch, numpy and Python and any ``generator`` of the loader or a sampler. Batches before the
+    first requested one are not loaded. Before a batch is made, in this process or in a worker, the global generators
+    are seeded by its position. So the random numbers of the dataset and of `collate_fn` depend on the seed, the epoch
+    and the position, but not on the number of workers or on earlier batches.
 
-    That cannot hold for a dataset that draws from generators of its own, counts its calls, or asks which worker it is
-    in (``get_worker_info``): there, the order is still the same, and what it draws is not.
+    This does not hold for a dataset that draws from its own generators, counts its calls, or uses ``get_worker_info``.
+    Its order is still reproducible, its random numbers are not.
 
-    The loader itself stays as it is. Taken over from it are dataset, sampler or batch_sampler, batch_size, drop_last,
-    collate_fn, workers and how they are started, pin_memory and timeout. ``set_epoch`` of a sampler is called.
+    The loader is not changed. Its dataset, sampler or batch_sampler, batch_size, drop_last, collate_fn, workers and
+    their start method, pin_memory and timeout are used. ``set_epoch`` of a sampler is called.
 
     Args:
-        loader: over a map-style dataset.
-        num_data: training examples; None: as many as the dataset has, or as a sampler of one's own visits.
-        num_batches: in an epoch, where the sampler has no ``len()``.
+        loader: a loader over a map-style dataset.
+        num_data: number of training examples. None: the size of the dataset, or the number that a custom sampler
+            visits.
+        num_batches: number of batches in an epoch, for a sampler without ``len()``.
 
     Raises:
-        InputError: a loader that gives batches in any order, a sampler whose order does not depend on the key, numbers
-            that are not known, or no batch.
+        InputError: if the order of a custom sampler does not depend on the key alone, a number is missing or wrong, or
+            there is no batch.
     """
 
     goes_on_within_epochs = True
@@ -57,16 +58,16 @@ class MapStyle:
         self.given = loader
         self._samplers = list(_samplers(loader))
         self._loading: _Loading | None = None
-        self._members = 1  # that have an order of their own
-        self.num_batches = _promised(self._samplers[0], num_batches)
+        self._members = 1  # with their own order
+        self.num_batches = _num_batches(self._samplers[0], num_batches)
         order = self._order(0, 0)
         if not order:
-            raise InputError("the loader gives no batch: its dataset or its sampler is empty")
+            raise InputError("the loader has no batches: its dataset or its sampler is empty")
         self._check_number(order, 0)
-        if not _is_torchs(self._samplers) and order != self._order(0, 0):
+        if not _are_from_torch(self._samplers) and order != self._order(0, 0):
             raise InputError(
-                "the sampler gives another order each time, so that no training could be resumed: let it draw from the "
-                "global generators of torch, numpy or Python, or from a torch.Generator that is its attribute generator"
+                "the sampler's order is not reproducible, so training cannot be resumed: let it draw from the global "
+                "generators of torch, numpy or Python, or from a torch.Generator in its attribute generator"
             )
         self.batch_size: int | None = None
         if self._is_batched:
@@ -76,27 +77,30 @@ class MapStyle:
         self.num_data = _num_data(loader, self._samplers, order) if num_data is None else num_data
 
     def fed(self, members: int) -> "MapStyle":
-        """The same loader, whose sampler gives an order for each member.
+        """Return a reader of the same loader with a separate order for each member.
 
         Raises:
-            InputError: it gives the same one to all.
+            InputError: if the sampler gives all members the same order.
         """
         other = copy(self)
         other._members = members
         if other._order(0, 0) == other._order(0, 0, 1):
             raise InputError(
-                'the sampler has one order whatever it draws, and with feed="own" each member has an order of its own: '
-                "hand in a DataLoader with shuffle=True"
+                'feed="own" requires a separate order for each member, but the sampler\'s order is fixed: '
+                "pass a DataLoader with shuffle=True"
             )
         return other
 
     def first(self) -> Any:
-        """The first batch of `in_order`, made where the others are: a dataset may open its files in its workers."""
+        """Return the first batch of `in_order`.
+
+        It is loaded in a worker if the loader has workers, because a dataset may open its files there.
+        """
         with seeded_everywhere("first batch"):
             return next(_Loading(self.given, self._is_batched, 1).of([(("first batch",), self._fixed_order()[0])]))
 
     def epoch(self, seed: int, epoch: int, first: int, stop: int) -> Iterator[Any]:
-        """The batches that the sampler has from number `first` on."""
+        """Yield the batches in the sampler's order, from number `first` on."""
         orders = [self._order(seed, epoch, member) for member in range(self._members)]
         for order in orders:
             self._check_number(order, epoch)
@@ -112,38 +116,38 @@ class MapStyle:
         yield from batches
 
     def in_order(self) -> Iterator[Any]:
-        """All examples in the order of the dataset; where the sampler is one's own, in that of its first epoch."""
+        """Yield all examples in the order of the dataset, or in the first epoch's order of a custom sampler."""
         requests: list[Request] = [(("in order", number), which) for number, which in enumerate(self._fixed_order())]
         with seeded_everywhere("workers in order"):
             batches = _Loading(self.given, self._is_batched).of(requests)
         yield from batches
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: an order is drawn anew from its key."""
+        """Return an empty dict: orders are drawn from their keys."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing is taken over."""
+        """Do nothing."""
 
     @property
     def _is_batched(self) -> bool:
-        """Whether the sampler gives the indices of batches; otherwise the dataset itself gives batches, by index."""
+        """Whether the sampler gives the indices of batches. Otherwise the dataset returns whole batches by index."""
         return self.given.batch_sampler is not None
 
     def _order(self, seed: int, epoch: int, member: int = 0) -> list[Any]:
-        """The indices of each batch of an epoch, or of a member's own."""
+        """Return the indices of each batch of an epoch, for all members or for one."""
         key = (seed, "epoch", epoch, member) if member else (seed, "epoch", epoch)
         for sampler in self._samplers:
             if callable(set_epoch := getattr(sampler, "set_epoch", None)):
                 set_epoch(epoch)
-        with seeded_everywhere(*key), _own_generators_seeded(self.given, *self._samplers):
+        with seeded_everywhere(*key), _seeded_generators(self.given, *self._samplers):
             order = list(islice(self._samplers[0], self.num_batches + 1))
         return [list(which) for which in order] if self._is_batched else order
 
     def _check_number(self, order: list[Any], epoch: int) -> None:
         if len(order) != self.num_batches:
             found = "more batches" if len(order) > self.num_batches else f"{len(order)} batches"
-            raise InputError(f"the sampler gives {found} in epoch {epoch}, and not {self.num_batches}, as it said")
+            raise InputError(f"the sampler gave {found} in epoch {epoch} instead of {self.num_batches}")
 
     def _fixed_order(self) -> list[Any]:
         inner, size = self._samplers[-1], getattr(self.given.batch_sampler, "batch_size", None)
@@ -154,7 +158,7 @@ class MapStyle:
 
 
 class _Requests(Dataset):
-    """A dataset that makes batches under the keys that they are asked for with, in whichever process."""
+    """A dataset of batches by request, which seeds the global generators by the key of the request."""
 
     def __init__(self, dataset: Dataset, is_batched: bool) -> None:
         self.dataset, self.is_batched = dataset, is_batched
@@ -164,23 +168,23 @@ class _Requests(Dataset):
         seed_globals(*key)
         if not self.is_batched:
             return self.dataset[which]
-        together = getattr(self.dataset, "__getitems__", None)  # as torch's own fetcher does
+        together = getattr(self.dataset, "__getitems__", None)  # as torch's fetcher does
         return together(which) if together else [self.dataset[index] for index in which]
 
 
 class _Loading:
-    """A loader like the user's, for lists of requests; workers that are to stay do, from one list to the next.
+    """A loader like the user's, for lists of requests. Persistent workers are kept from one list to the next.
 
     Args:
-        loader: the user's.
-        is_batched: as of `_Requests`.
-        num_workers: at most.
+        loader: the user's loader.
+        is_batched: as in `_Requests`.
+        num_workers: maximum number of workers.
     """
 
     def __init__(self, loader: DataLoader, is_batched: bool, num_workers: int | None = None) -> None:
         self._requests: list[Request] = []
         num_workers = loader.num_workers if num_workers is None else min(num_workers, loader.num_workers)
-        with warnings.catch_warnings():  # of too many workers, which the user's loader gave already
+        with warnings.catch_warnings():  # the user's loader has already warned of too many workers
             warnings.simplefilter("ignore")
             self._loader = DataLoader(
                 _Requests(loader.dataset, is_batched),
@@ -190,7 +194,7 @@ class _Loading:
                 num_workers=num_workers,
                 pin_memory=loader.pin_memory and torch.cuda.is_available(),
                 timeout=loader.timeout,
-                worker_init_fn=_WorkerStart(loader.worker_init_fn),
+                worker_init_fn=_WorkerInit(loader.worker_init_fn),
                 multiprocessing_context=loader.multiprocessing_context,
                 prefetch_factor=loader.prefetch_factor,
                 persistent_workers=loader.persistent_workers,
@@ -200,17 +204,17 @@ class _Loading:
         return iter(self._requests)
 
     def of(self, requests: list[Request]) -> Iterator[Any]:
-        """The batches that are asked for; workers draw their seed from torch's global generator now."""
+        """Return an iterator over the requested batches. Workers are seeded from torch's global generator now."""
         self._requests = requests
         return iter(self._loader)
 
 
 @dataclass(frozen=True)
-class _WorkerStart:
-    """What a worker does first: it shows the user's dataset as its own, and starts as the user says.
+class _WorkerInit:
+    """The start of a worker: it makes the user's dataset available and calls the user's ``worker_init_fn``.
 
     Args:
-        start: the user's ``worker_init_fn``, which may open files in ``get_worker_info().dataset``.
+        start: the user's ``worker_init_fn``, which may open files of ``get_worker_info().dataset``.
     """
 
     start: Callable[[int], None] | None
@@ -218,32 +222,32 @@ class _WorkerStart:
     def __call__(self, worker: int) -> None:
         info = get_worker_info()
         if info is not None and isinstance(info.dataset, _Requests):
-            vars(info)["dataset"] = info.dataset.dataset  # torch lets nobody set it
+            vars(info)["dataset"] = info.dataset.dataset  # torch forbids setting it as an attribute
         if self.start is not None:
             self.start(worker)
 
 
 def _samplers(loader: DataLoader) -> Iterator[Any]:
-    """What gives the indices of batches (or of examples, where the dataset makes batches), and the samplers in it."""
+    """Yield the sampler of batches (or of indices, if the dataset returns batches) and the samplers it wraps."""
     sampler: Any = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
     while sampler is not None:
         yield sampler
         sampler = getattr(sampler, "sampler", None)
 
 
-def _is_torchs(samplers: list[Any]) -> bool:
+def _are_from_torch(samplers: list[Any]) -> bool:
     return all(type(sampler).__module__.startswith("torch.utils.data") for sampler in samplers)
 
 
 def _visits_all(sampler: Any) -> bool:
-    """Whether a sampler visits every example of its dataset once in an epoch."""
+    """Return whether a sampler visits every example of its dataset once per epoch."""
     if type(sampler) is RandomSampler:
         return not sampler.replacement and sampler.num_samples == len(sampler.data_source)
     return type(sampler) is SequentialSampler
 
 
-def _promised(sampler: Any, given: int | None) -> int:
-    """How many batches an epoch has, as the sampler and the user say."""
+def _num_batches(sampler: Any, given: int | None) -> int:
+    """Return the number of batches in an epoch from the sampler and the user."""
     try:
         found = len(sampler)
     except (TypeError, NotImplementedError):
@@ -251,15 +255,15 @@ def _promised(sampler: Any, given: int | None) -> int:
             raise InputError("the sampler has no len(): give steps_per_epoch") from None
         return given
     if given not in (None, found):
-        raise InputError(f"the loader gives {found} batches in an epoch, and steps_per_epoch is {given}")
+        raise InputError(f"the loader has {found} batches in an epoch, but steps_per_epoch is {given}")
     return found
 
 
 def _num_data(loader: DataLoader, samplers: list[Any], order: list[Any]) -> int:
-    """How many examples are trained on."""
+    """Return the number of training examples."""
     if loader.batch_sampler is None:
-        raise InputError("the dataset gives batches, and their examples are not counted: give num_data")
-    if not _is_torchs(samplers) or type(samplers[-1]) is SubsetRandomSampler:
+        raise InputError("the dataset returns batches, whose examples are not counted: give num_data")
+    if not _are_from_torch(samplers) or type(samplers[-1]) is SubsetRandomSampler:
         indices = [index for which in order for index in which]
         if type(samplers[-1]) is SubsetRandomSampler:
             return len(samplers[-1])
@@ -271,8 +275,8 @@ def _num_data(loader: DataLoader, samplers: list[Any], order: list[Any]) -> int:
 
 
 @contextmanager
-def _own_generators_seeded(*owners: Any) -> Iterator[None]:
-    """Seed the generators that samplers or a loader have, from torch's global one; leave them as they were found."""
+def _seeded_generators(*owners: Any) -> Iterator[None]:
+    """Seed the generators of samplers or a loader from torch's global one, and restore them afterwards."""
     found = [getattr(owner, "generator", None) for owner in owners]
     generators = {id(each): each for each in found if isinstance(each, torch.Generator)}.values()
     seed = int(torch.empty((), dtype=torch.int64).random_())

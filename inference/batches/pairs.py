@@ -1,4 +1,4 @@
-"""What a loader gives, as a batch."""
+"""Convert the output of a loader to a batch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,27 +11,27 @@ from bayes_share.tensors.trees import check_tree, num_examples
 
 
 def as_batch(given: Any, name: str) -> Batch:
-    """Inputs and targets, as a loader gave them.
+    """Convert a pair of inputs and targets from a loader to a batch.
 
     Args:
-        given: should be a pair of them.
-        name: of the batch, for messages.
+        given: the loader's output.
+        name: name of the batch, for messages.
 
     Raises:
-        InputError: something else, or a pair that does not go together.
+        InputError: if it is not a pair of inputs and targets of equal length, or is empty.
     """
     if not isinstance(given, tuple | list) or len(given) != 2:
         found = f"a {type(given).__name__}" + (f" of {len(given)}" if isinstance(given, tuple | list) else "")
-        raise InputError(f"a batch is a pair of inputs and targets, and {name} is {found}")
+        raise InputError(f"a batch must be a pair of inputs and targets, and {name} is {found}")
     inputs, targets = given
-    if isinstance(inputs, Mapping):  # such as what a tokenizer of Hugging Face gives
+    if isinstance(inputs, Mapping):  # such as the output of a Hugging Face tokenizer
         inputs = dict(inputs)
     check_tree(f"the input of {name}", inputs)
     if not isinstance(targets, Tensor):
-        raise InputError(f"the target of {name} is a tensor, not {type(targets).__name__}")
+        raise InputError(f"the target of {name} must be a tensor, not {type(targets).__name__}")
     check_tree(f"the target of {name}", targets)
     if num_examples(inputs) != len(targets):
-        raise InputError(f"{num_examples(inputs)} inputs and {len(targets)} targets of {name} do not go together")
+        raise InputError(f"{name} has {num_examples(inputs)} inputs and {len(targets)} targets")
     if not len(targets):
         raise InputError(f"{name} has no examples")
     return Batch(inputs, targets)

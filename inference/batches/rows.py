@@ -1,4 +1,4 @@
-"""Which examples in memory make up each batch."""
+"""The indices of the examples in each batch, for examples in memory."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,16 +17,16 @@ from bayes_share.tensors.seeding import generator
 
 @dataclass(frozen=True)
 class Rows:
-    """The batches of examples that are numbered from 0.
+    """Batches of examples with indices from 0.
 
     Args:
-        num_data: how many examples there are.
-        batch_size: in a batch, of those that it has for one member.
-        last_batch: what becomes of what remains of an epoch.
-        feeding: for whom the examples of a batch are.
+        num_data: number of examples.
+        batch_size: number of examples in a batch, for one member.
+        last_batch: handling of a short last batch of an epoch.
+        feeding: how the examples of a batch are assigned to members.
 
     Raises:
-        InputError: no examples, or a batch that cannot be.
+        InputError: if there are no examples or the batch size is out of range.
     """
 
     num_data: int
@@ -40,24 +40,24 @@ class Rows:
             raise InputError("there are no examples to train on")
         if not isinstance(self.batch_size, Integral) or not 1 <= self.batch_size <= self.num_data:
             raise InputError(
-                f"a batch has from 1 to {self.num_data} examples (all training data), not {self.batch_size}"
+                f"the batch size must be from 1 to {self.num_data} examples (all training data), not {self.batch_size}"
             )
         object.__setattr__(self, "batch_size", int(self.batch_size))
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in an epoch."""
+        """The number of batches in an epoch."""
         return self.num_data // self.batch_size + self._pads
 
     def epoch(
         self, seed: int, epoch: int, first: int, device: torch.device
     ) -> Iterator[tuple[Int64[Tensor, "row"], Float[Tensor, "row"] | None]]:
-        """The numbers of each batch's examples and their weights, which are None where all count alike.
+        """Yield the indices and weights of each batch. Weights are None if they are all equal.
 
-        Each member has each example in one batch of an epoch, but for those that are dropped.
+        Each member gets each example in one batch of an epoch, except for dropped ones.
         """
         members = range(self.feeding.members)
-        # Once, of which each batch is a piece.
+        # Drawn once per epoch; each batch is a slice of it.
         orders = torch.stack([epoch_order(self.num_data, seed, epoch, device, member) for member in members])
         counts = bootstrap_counts(self.num_data, seed, len(members), device) if self.feeding.is_bootstrap else None
         for position in range(first, self.steps_per_epoch):
@@ -69,20 +69,20 @@ class Rows:
             yield rows.flatten(), None if weights is None else weights.flatten()
 
     def fed(self, feeding: Feeding, are_augmented: bool) -> "Rows":
-        """The same examples for those that `feeding` says.
+        """Return the batches with another feeding.
 
         Args:
-            feeding: for whom the examples of a batch are.
-            are_augmented: whether an example differs each time.
+            feeding: how the examples of a batch are assigned to members.
+            are_augmented: whether examples are augmented randomly.
 
         Raises:
-            InputError: members are to see batches of their own, and would all see the same.
+            InputError: if members should have their own batches but would all get the same one.
         """
         is_own = feeding.members > 1 and not feeding.is_bootstrap
         if is_own and self.batch_size == self.num_data and not are_augmented:
             raise InputError(
-                'a batch of all examples is the same for all members: for feed="own" give a smaller batch_size, or '
-                'feed with "bootstrap"'
+                'a batch of all examples is the same for all members: for feed="own" give a smaller batch_size, or use '
+                'feed="bootstrap"'
             )
         return replace(self, feeding=feeding)
 
@@ -92,9 +92,9 @@ class Rows:
 
 
 def bootstrap_counts(num_data: int, seed: int, members: int, device: torch.device) -> Float[Tensor, "member num_data"]:
-    """How often each member's bootstrap, `num_data` draws with replacement, drew each example.
+    """Return how often each member's bootstrap sample, `num_data` draws with replacement, contains each example.
 
-    They depend on the seed and the member alone: on no epoch, and on no device.
+    The counts depend only on the seed and the member, not on the epoch or the device.
     """
     drawn = (torch.randint(num_data, (num_data,), generator=generator(seed, "bootstrap", m)) for m in range(members))
     return torch.stack([torch.bincount(each, minlength=num_data) for each in drawn]).float().to(device)
@@ -103,7 +103,7 @@ def bootstrap_counts(num_data: int, seed: int, members: int, device: torch.devic
 def padded(
     rows: Int64[Tensor, "*member few"], size: int
 ) -> tuple[Int64[Tensor, "*member batch"], Float[Tensor, "*member batch"]]:
-    """A batch of this size of fewer examples, and its weights: they are repeated with weight 0.
+    """Fill a batch up to a size by repeating its examples with weight 0; return the rows and their weights.
 
     >>> padded(torch.tensor([7, 5]), 5)
     (tensor([7, 5, 7, 5, 7]), tensor([1., 1., 0., 0., 0.]))

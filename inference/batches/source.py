@@ -1,4 +1,4 @@
-"""The contract of a source of batches."""
+"""The interface of sources of batches."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from bayes_share.inference.execution import Execution
 from bayes_share.tensors.trees import Tree
 
 LastBatch = Literal["drop", "pad"]
-"""What becomes of a last batch of an epoch that is short: it is left out, or filled up with examples of weight 0."""
+"""Handling of a short last batch of an epoch: drop it, or pad it with examples of weight 0."""
 
 
 @dataclass(frozen=True)
 class TargetCheck:
-    """How a likelihood takes targets: it raises an InputError where one has no probability, and casts them.
+    """Functions that prepare targets for a likelihood. They raise InputError if a target has no probability.
 
     Args:
-        whole: for all targets of the training.
-        part: for those of a batch, which may all be left out by the likelihood.
+        whole: prepares all targets of a training.
+        part: prepares those of a batch, which may all be unknown.
     """
 
     whole: Callable[[Tensor], Tensor]
@@ -33,85 +33,88 @@ class TargetCheck:
 class Source(Protocol):
     """The examples of a training, in batches.
 
-    What every kind of source keeps to:
+    All sources follow these rules:
 
-    - The batches of an epoch depend on ``(seed, epoch)`` alone, and on no batch that was taken before. So an epoch can
-      be begun anywhere, and a training that goes on gets the batches that one that was never stopped gets.
-    - What is drawn for a batch, such as an augmentation, is drawn when it is taken: the loop seeds torch's generators
-      by ``(seed, "step", t)`` before. A source that draws from others seeds these by the batch's place.
-    - An epoch has `steps_per_epoch` batches, no more and no fewer; whoever takes them asks until there are no more.
-    - Batches are on the device of the execution, of one size: a short last one is dropped, or padded with weight 0.
-    - Sizes, numbers of steps and of data are those for one member, whoever the examples are for.
-    - A source is not changed by `on`, `checked` and `fed`, which give another one.
+    - The batches of an epoch depend only on ``(seed, epoch)``, not on earlier batches. So an epoch can start at any
+      batch, and a resumed training gets the same batches as an uninterrupted one.
+    - Random numbers of a batch, such as those of augmentation, are drawn when the batch is taken. Before that, the
+      training loop seeds torch's generators by ``(seed, "step", t)``. Other generators are seeded by the batch's
+      position.
+    - An epoch has exactly `steps_per_epoch` batches. The caller iterates until there are no more.
+    - Batches are on the device of the execution and have one size: a short last batch is dropped, or padded with weight
+      0.
+    - Batch sizes and the numbers of steps and examples are per member, for any feeding.
+    - `on`, `checked` and `fed` return a new source and do not change this one.
     """
 
     @property
     def data(self) -> Any:
-        """What the examples are taken from, as the user has it."""
+        """The data that examples are taken from, as given by the user."""
 
     @property
     def num_data(self) -> int | float:
-        """Training examples, or the sum of their weights, which scales priors and penalties."""
+        """The number of training examples, or the sum of their weights; scales priors and penalties."""
 
     @property
     def batch_size(self) -> int:
-        """Examples in a batch."""
+        """The number of examples in a batch."""
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in an epoch."""
+        """The number of batches in an epoch."""
 
     @property
     def goes_on_within_epochs(self) -> bool:
-        """Whether an epoch can be begun at any of its batches; otherwise a training goes on at the end of an epoch."""
+        """Whether training can resume at any batch of an epoch. Otherwise it resumes at the end of an epoch."""
 
     @property
     def validation(self) -> "Source | None":
-        """The examples to validate on that the data themselves hold, as another source."""
+        """A source of the data's own validation examples, or None."""
 
     def on(self, execution: Execution, dtype: torch.dtype) -> "Source":
-        """The same examples for a device, and for a model of a precision."""
+        """Return the source for a device and a model's dtype."""
 
     def fed(self, feeding: Feeding) -> "Source":
-        """The same examples, in batches for those that `feeding` says.
+        """Return the source with batches for the given feeding.
 
         Raises:
-            InputError: members cannot each have an order, or weights, of their own.
+            InputError: if members cannot have their own orders or weights.
         """
 
     def first(self, count: int) -> Batch:
-        """The first examples, at most a batch, not augmented, to be looked at before the first step."""
+        """Return the first examples, at most one batch, without augmentation, for checks before the first step."""
 
     def checked(self, check: TargetCheck) -> "Source":
-        """The same examples with targets that are checked and cast: at once, or batch by batch as they come."""
+        """Return the source with prepared targets: all at once, or batch by batch."""
 
     def epoch(self, seed: int, epoch: int, first: int) -> Iterator[Batch]:
-        """The batches of an epoch, from number `first` on.
+        """Yield the batches of an epoch, from number `first` on.
 
         Raises:
-            InputError: while they are taken: more or fewer batches than were promised, or one that is none.
+            InputError: if there are more or fewer batches than promised, or a batch is invalid. Raised during
+                iteration.
         """
 
     def in_order(self) -> Iterable[Batch]:
-        """All examples in a fixed order, not augmented, none padded or dropped, as often as it is iterated over.
+        """Return an iterable over all examples in a fixed order, without augmentation, padding or dropped examples.
 
-        Their weights are what the log-likelihood of each is multiplied by.
+        It can be iterated over repeatedly. Weights multiply the log-likelihood of each example.
         """
 
     def inputs(self, x: Tree) -> Tree:
-        """Inputs as the user has them, as the network takes them, on the device."""
+        """Convert the user's inputs to inputs of the network, on the device."""
 
     def identity(self) -> dict[str, Any]:
-        """What can be known of the examples, as plain values: differs where the training would be another one."""
+        """Return everything that is known about the examples, as plain values. It identifies the data of a training."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What `epoch` needs to go on after the batch that was taken last; for most kinds nothing."""
+        """Return what `epoch` needs to resume after the last taken batch; empty for most sources."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
 
 
 def check_last_batch(last_batch: str) -> None:
-    """Raise an InputError where this is no way to treat a short last batch."""
+    """Raise InputError for an unknown handling of a short last batch."""
     if last_batch not in get_args(LastBatch):
         raise unknown("last_batch", last_batch, get_args(LastBatch))

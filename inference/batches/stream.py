@@ -1,4 +1,4 @@
-"""Batches that come one by one from the host, such as a loader's."""
+"""Batches that are read one after another on the host, for example from a loader."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,23 +21,23 @@ from bayes_share.tensors.trees import Tree, each_tensor, rows, to_device
 
 @runtime_checkable
 class Reader(Protocol):
-    """What gives pairs of inputs and targets, on the host; each kind in a file of its own."""
+    """Reads pairs of inputs and targets on the host. Each kind of reader has its own file."""
 
     @property
     def given(self) -> Any:
-        """The user's own loader, which stays as it is."""
+        """The user's loader. It is not changed."""
 
     @property
     def num_data(self) -> int:
-        """Training examples."""
+        """The number of training examples."""
 
     @property
     def batch_size(self) -> int | None:
-        """Examples in a full batch; None where batches differ by intent, and are taken as they are."""
+        """The number of examples in a full batch; None if batch sizes vary by design."""
 
     @property
     def num_batches(self) -> int:
-        """What an epoch gives, a short last batch included."""
+        """The number of batches in an epoch, including a short last one."""
 
     @property
     def is_last_short(self) -> bool:
@@ -45,48 +45,50 @@ class Reader(Protocol):
 
     @property
     def goes_on_within_epochs(self) -> bool:
-        """As of `Source`."""
+        """As in `Source`."""
 
     def fed(self, members: int) -> "Reader":
-        """The same examples, from an order for each of so many members: an epoch has their batches one after the other.
+        """Return a reader with a separate order for each member.
+
+        Its epochs have one batch per member for each step, one member after another.
 
         Raises:
-            InputError: there is one order.
+            InputError: if there is only one order.
         """
 
     def first(self) -> Any:
-        """The first batch, which is still to come afterwards."""
+        """Return the first batch. It is not skipped in the first epoch."""
 
     def epoch(self, seed: int, epoch: int, first: int, stop: int) -> Iterator[Any]:
-        """The batches of an epoch, from number `first` on and without number `stop`.
+        """Yield the batches of an epoch from number `first` on, excluding number `stop`.
 
         Raises:
-            InputError: the epoch has more or fewer batches than `num_batches`; at its end, for only then it is known.
+            InputError: if the epoch has more or fewer batches than `num_batches`; may be raised only at its end.
         """
 
     def in_order(self) -> Iterator[Any]:
-        """All batches of one pass, in an order that is the same each time where that can be."""
+        """Yield all batches of one pass, in the same order each time if possible."""
 
     def state_dict(self) -> dict[str, Any]:
-        """As of `Source`."""
+        """As in `Source`."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As of `Source`."""
+        """As in `Source`."""
 
 
 class Stream:
-    """A reader's batches, each checked on the host, padded or dropped where it is the last and short, and moved.
+    """The batches of a reader, checked on the host and moved to the device. A short last one is dropped or padded.
 
-    A `Source`. While a batch is read, the global generators of torch, numpy and Python are those of its place, ``(seed,
-    "batch", epoch, number)``, and the step's are left alone. So a step draws the same numbers wherever its batch was
-    made, in this process or in a worker.
+    A `Source`. While a batch is read, the global generators of torch, numpy and Python are seeded by its position,
+    ``(seed, "batch", epoch, number)``; afterwards those of the step are restored. So a step draws the same random
+    numbers whether its batch was made in this process or in a worker.
 
     Args:
-        reader: of the batches.
-        last_batch: what becomes of a short last batch.
+        reader: the reader of the batches.
+        last_batch: handling of a short last batch of an epoch.
 
     Raises:
-        InputError: a first batch that is none, or padding where batches differ in size.
+        InputError: if the first batch is invalid, no batch is left, or batches of varying sizes should be padded.
     """
 
     validation = None
@@ -97,12 +99,12 @@ class Stream:
         self._first = as_batch(reader.first(), "the first batch")
         self._execution = Execution()
         self._check: TargetCheck | None = None
-        self._members = 1  # that have batches of their own
+        self._members = 1  # with their own batches
         if last_batch == "pad" and reader.batch_size is None:
-            raise InputError("batches of various sizes are taken as they are: leave last_batch='pad' out")
+            raise InputError("batches of varying sizes are not padded: omit last_batch='pad'")
         if not self.steps_per_epoch:
             raise InputError(
-                f"the only batch of an epoch has fewer than {reader.batch_size} examples, and is dropped: give smaller "
+                f"the only batch of an epoch has fewer than {reader.batch_size} examples and is dropped: use smaller "
                 f"batches, or last_batch='pad'"
             )
 
@@ -113,40 +115,40 @@ class Stream:
 
     @property
     def num_data(self) -> int:
-        """Training examples."""
+        """The number of training examples."""
         return self._reader.num_data
 
     @property
     def batch_size(self) -> int:
-        """Examples in a full batch, or in the first."""
+        """The number of examples in a full batch, or in the first one if sizes vary."""
         return self._reader.batch_size or len(self._first.targets)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in an epoch, without a short one that is dropped."""
+        """The number of batches in an epoch, excluding a short one that is dropped."""
         return self._reader.num_batches - (self._last_batch == "drop" and self._reader.is_last_short)
 
     @property
     def goes_on_within_epochs(self) -> bool:
-        """As the reader says."""
+        """Whether the reader can resume at any batch of an epoch."""
         return self._reader.goes_on_within_epochs
 
     def on(self, execution: Execution, dtype: torch.dtype) -> "Stream":
-        """Batches that are moved to the device as they come; their precision stays what it is."""
+        """Return the source with batches moved to the device. Their dtype does not change."""
         other = copy(self)
         other._execution = execution
         return other
 
     def fed(self, feeding: Feeding) -> "Stream":
-        """The same examples, from an order for each member where the reader has such.
+        """Return the source with a separate order for each member, if the reader supports it.
 
         Raises:
-            InputError: members are to have weights of their own, or orders where there is one.
+            InputError: if members should have their own weights, or their own orders and there is only one.
         """
         if feeding.is_bootstrap:
             raise InputError(
-                f"a {type(self.data).__name__} does not say which examples a batch has, and a bootstrap counts each: "
-                f'feed="bootstrap" takes examples in memory, load_data(...) or a pair (x, y)'
+                f"a {type(self.data).__name__} does not identify the examples in a batch, as a bootstrap needs: "
+                f'feed="bootstrap" requires examples in memory, from load_data(...) or as a pair (x, y)'
             )
         if feeding.members == 1:
             return self
@@ -155,19 +157,19 @@ class Stream:
         return other
 
     def first(self, count: int) -> Batch:
-        """The first examples of the first batch."""
+        """Return the first examples of the first batch."""
         few = slice(count)
         return self._moved("the first batch", Batch(rows(self._first.inputs, few), self._first.targets[few]))
 
     def checked(self, check: TargetCheck) -> "Stream":
-        """The same batches, with targets as the likelihood takes them."""
+        """Return the source with targets prepared for the likelihood, batch by batch."""
         other = copy(self)
         other._check = check
         return other
 
     def epoch(self, seed: int, epoch: int, first: int) -> Iterator[Batch]:
-        """The batches of an epoch, with weights where a short one is padded."""
-        looks = FiniteInputs(self._execution.torch_device)
+        """Yield the batches of an epoch, with weights if short batches are padded."""
+        finite_inputs = FiniteInputs(self._execution.torch_device)
         pairs = self._reader.epoch(seed, epoch, first, self.steps_per_epoch)
         for number in itertools.count(first):
             with seeded_everywhere(seed, "batch", epoch, number):
@@ -177,20 +179,20 @@ class Stream:
             name = f"batch {number} of epoch {epoch}"
             parts = [self._ready(name, as_batch(pair, name)) for pair in of_members]
             batch = parts[0] if len(parts) == 1 else _side_by_side(name, parts)
-            looks.add(name, batch.inputs)
+            finite_inputs.add(name, batch.inputs)
             yield batch
-        looks.check()
+        finite_inputs.check()
 
     def in_order(self) -> Iterable[Batch]:
-        """A pass over all batches."""
+        """Return a pass over all batches."""
         return _InOrder(self)
 
     def inputs(self, x: Tree) -> Tree:
-        """The same inputs, on the device."""
+        """Move inputs to the device."""
         return self._execution.place_inputs(x)
 
     def identity(self) -> dict[str, Any]:
-        """How many examples and batches there are: what is in them is not known."""
+        """Return the numbers of examples and batches; their content is not known."""
         return {
             "num_data": self.num_data,
             "batch_size": self.batch_size,
@@ -199,15 +201,15 @@ class Stream:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """The reader's."""
+        """Return the reader's state."""
         return self._reader.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The reader takes it over."""
+        """Load the reader's state."""
         self._reader.load_state_dict(state_dict)
 
     def _ready(self, name: str, batch: Batch) -> Batch:
-        """A batch of a step: all of one size, and with weights, where short ones are padded."""
+        """Return a batch of a step on the device, padded and with weights if short batches are padded."""
         size = self._reader.batch_size
         if self._last_batch == "drop" or size is None:
             return self._moved(name, batch)
@@ -217,7 +219,7 @@ class Stream:
         return self._moved(name, batch._replace(weights=weights))
 
     def _moved(self, name: str, batch: Batch) -> Batch:
-        """A batch with targets that are checked, on the device."""
+        """Return a batch with prepared targets on the device."""
         inputs, targets, weights, _ = batch
         if self._check is not None:
             with named(name):
@@ -231,23 +233,25 @@ class Stream:
 
 
 def _side_by_side(name: str, batches: Sequence[Batch]) -> Batch:
-    """One batch of those of all members, one after the other."""
+    """Concatenate the batches of all members."""
     sizes = {len(batch.targets) for batch in batches}
     if len(sizes) > 1:
-        raise InputError(f"the members' batches must be of one size, and those of {name} have {sorted(sizes)} examples")
+        raise InputError(
+            f"the members' batches must have equal sizes, but those of {name} have {sorted(sizes)} examples"
+        )
     joined: Batch = each_tensor(lambda *parts: torch.cat(parts), *batches)
     return joined
 
 
 @dataclass(frozen=True)
 class _InOrder:
-    """The batches of `Stream.in_order`, each read when it is asked for."""
+    """The batches of `Stream.in_order`, each read on demand."""
 
     source: Stream
 
     def __iter__(self) -> Iterator[Batch]:
         source, pairs = self.source, self.source._reader.in_order()
-        looks = FiniteInputs(source._execution.torch_device)
+        finite_inputs = FiniteInputs(source._execution.torch_device)
         for number in itertools.count():
             with seeded_everywhere("in order", number):
                 pair = next(pairs, None)
@@ -255,6 +259,6 @@ class _InOrder:
                 break
             name = f"batch {number}"
             batch = source._moved(name, as_batch(pair, name))
-            looks.add(name, batch.inputs)
+            finite_inputs.add(name, batch.inputs)
             yield batch
-        looks.check()
+        finite_inputs.check()

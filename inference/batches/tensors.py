@@ -1,4 +1,4 @@
-"""Tensors in memory, of any shape."""
+"""Examples in memory as tensors of any shape."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -30,19 +30,19 @@ from bayes_share.tensors.trees import (
 
 
 class Tensors:
-    """Inputs and targets as tensors: a batch is a gather. A `Source`.
+    """Inputs and targets as tensors in memory, from which batches are gathered. A `Source`.
 
     Args:
-        x: all inputs, a tensor ``[example, ...]`` or a dict, tuple or list of such.
+        x: all inputs: a tensor ``[example, ...]``, or a dict, tuple or list of tensors.
         y: all targets ``[example, ...]``.
-        batch_size: examples in a step; None: all of them.
-        last_batch: what becomes of what remains of an epoch.
-        weights: ``[example]``: what the log-likelihood of each example is multiplied by; None: 1.
-        data: what they are taken from, as the user has it; None: the pair of them.
+        batch_size: number of examples in a step. None: all examples.
+        last_batch: handling of a short last batch of an epoch.
+        weights: ``[example]``: weights that multiply the log-likelihood of each example. None: all are 1.
+        data: the object that the tensors come from, for the user. None: the pair of them.
 
     Raises:
-        InputError: inputs and targets that are not tensors, hold NaN or do not go together; a batch larger than the
-            data; weights that are none.
+        InputError: if inputs or targets are not tensors, contain NaN or differ in length; the batch size exceeds the
+            number of examples; or the weights are invalid.
     """
 
     goes_on_within_epochs = True
@@ -59,10 +59,10 @@ class Tensors:
     ) -> None:
         check_tree("x", x)
         if not isinstance(y, Tensor):
-            raise InputError(f"y must be a tensor, not {type(y).__name__}: torch.as_tensor makes one of an array")
+            raise InputError(f"y must be a tensor, not {type(y).__name__}: convert an array with torch.as_tensor")
         check_tree("y", y)
         if num_examples(x) != len(y):
-            raise InputError(f"{num_examples(x)} inputs and {len(y)} targets do not go together")
+            raise InputError(f"x has {num_examples(x)} examples and y has {len(y)}")
         for leaf in tensors_of(x):
             if leaf.is_floating_point() or leaf.is_complex():
                 check_finite_examples("inputs", leaf)
@@ -75,7 +75,7 @@ class Tensors:
 
     @property
     def num_data(self) -> int | float:
-        """All examples, or the sum of their weights: so many count as repeating them would make of them."""
+        """The number of examples, or the sum of their weights, as if examples were repeated."""
         if self.weights is None:
             return self._rows.num_data
         total = float(self.weights.sum())
@@ -83,16 +83,16 @@ class Tensors:
 
     @property
     def batch_size(self) -> int:
-        """Examples in a step."""
+        """The number of examples in a step."""
         return self._rows.batch_size
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in an epoch."""
+        """The number of batches in an epoch."""
         return self._rows.steps_per_epoch
 
     def on(self, execution: Execution, dtype: torch.dtype) -> "Tensors":
-        """All of them on the device; their precision stays what it is."""
+        """Return the source with all tensors on the device. Their dtypes do not change."""
         other = copy(self)
         other._x = to_device(self._x, execution.torch_device)
         other._targets = self._targets.to(execution.torch_device)
@@ -101,37 +101,37 @@ class Tensors:
         return other
 
     def fed(self, feeding: Feeding) -> "Tensors":
-        """The same examples, in an order for each that `feeding` says."""
+        """Return the source with the given feeding."""
         other = copy(self)
         other._rows = self._rows.fed(feeding, are_augmented=False)
         return other
 
     def first(self, count: int) -> Batch:
-        """The first examples."""
+        """Return the first examples."""
         return Batch(self.inputs(rows(self._x, slice(count))), self._targets[:count])
 
     def checked(self, check: TargetCheck) -> "Tensors":
-        """The same inputs, with all targets as the likelihood takes them."""
+        """Return the source with all targets prepared for the likelihood."""
         other = copy(self)
         other._targets = check.whole(self._targets)
         return other
 
     def epoch(self, seed: int, epoch: int, first: int) -> Iterator[Batch]:
-        """Batches in the order of the epoch."""
+        """Yield batches in the order of the epoch."""
         for which, weights in self._rows.epoch(seed, epoch, first, device_of(self._x)):
             batch = Batch(self._execution.place_inputs(rows(self._x, which)), self._targets[which], weights)
             yield batch if self.weights is None else _weighted(batch, self.weights[which], self.weights.mean())
 
     def in_order(self) -> Iterable[Batch]:
-        """All examples as they are."""
+        """Return all examples in order."""
         return _InOrder(self)
 
     def inputs(self, x: Tree) -> Tree:
-        """The same inputs, on the device."""
+        """Move inputs to the device."""
         return self._execution.place_inputs(x)
 
     def identity(self) -> dict[str, Any]:
-        """A digest of all numbers, and how they are cut into batches."""
+        """Return a digest of all values, and how they are divided into batches."""
         return {
             "data": digest(*self._given),
             "num_data": self.num_data,
@@ -141,40 +141,42 @@ class Tensors:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
+        """Return an empty dict."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing is taken over."""
+        """Do nothing."""
 
 
 def checked_weights(weights: Tensor, num_data: int | float) -> Float64[Tensor, "example"]:
-    """Weights of so many examples, in float64.
+    """Return valid weights of examples in float64.
 
     Raises:
-        InputError: something else than a tensor of such numbers, or numbers that are negative, not finite or all 0.
+        InputError: if they are not a real tensor ``[example]``, or a weight is negative or not finite, or all are 0.
     """
     if not isinstance(weights, Tensor) or weights.shape != (num_data,) or weights.is_complex():
-        what = f"of shape {list(weights.shape)}" if isinstance(weights, Tensor) else f"a {type(weights).__name__}"
-        raise InputError(f"weights are a tensor of one number for each of {num_data} examples, and these are {what}")
+        what = f"one of shape {list(weights.shape)}" if isinstance(weights, Tensor) else f"a {type(weights).__name__}"
+        raise InputError(f"weights must be a tensor with one value for each of {num_data} examples, not {what}")
     found = weights.detach().double()
     if not bool((found.isfinite() & (found >= 0)).all()):
         place = int((~found.isfinite() | (found < 0)).nonzero()[0])
-        raise InputError(f"weights are finite and not negative, and that of example {place} is {float(found[place]):g}")
+        raise InputError(
+            f"weights must be finite and not negative, and that of example {place} is {float(found[place]):g}"
+        )
     if not bool(found.any()):
         raise InputError("the weights of all examples are 0: there is nothing to train on")
     return found
 
 
 def _weighted(batch: Batch, weights: Tensor, mean: Tensor) -> Batch:
-    """A batch with weights of its examples, beside what it has for padding or a bootstrap."""
+    """Multiply the weights of a batch, from padding or a bootstrap, by the examples' own weights."""
     counts = torch.ones_like(weights) if batch.weights is None else batch.weights
     return batch._replace(weights=weights * counts, counts=counts * mean)
 
 
 @dataclass(frozen=True)
 class _InOrder:
-    """The batches of `Tensors.in_order`, each made when it is asked for."""
+    """The batches of `Tensors.in_order`, each computed on demand."""
 
     source: Tensors
 

@@ -1,1 +1,1 @@
-"""Draws of a posterior: as networks to call, as values of parameters, and what is read off them."""
+"""Posterior draws, as networks and as parameter values, and quantities computed from them."""

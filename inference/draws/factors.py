@@ -1,4 +1,4 @@
-"""The rank-1 factors under the draws of an algorithm: what a posterior says of the members."""
+"""The rank-1 factors of the members under the draws of an algorithm."""
 
 from typing import Any
 
@@ -16,17 +16,17 @@ from bayes_share.sharing.kinds import parameter_kinds
 def factor_draws(
     algorithm: Inference[Any], state: Any, num_samples: int = 1
 ) -> dict[str, Float[Tensor, "draw member ..."]]:
-    """The factors r and s of every layer under the first draws, those that `predict` predicts with.
+    """Return the factors r and s of every layer under the first draws, which are the draws that `predict` uses.
 
     Args:
-        algorithm: that made the state.
-        state: after as many steps as you like.
-        num_samples: draws; there is one where an algorithm does not draw the factors: where they are points, or where
-            the draw is of something else (dropout masks; the weight that a last layer uses).
+        algorithm: the algorithm that made the state.
+        state: the state after any number of steps.
+        num_samples: number of draws. A single one is returned if the algorithm does not draw the factors: if they are
+            point estimates, or if it draws something else (dropout masks, or the weight of the last layer).
 
     Returns:
-        ``[draw, member, channel]`` on the CPU, by the names of the user's network, such as "layers.1.r"; none where
-        there are no factors. Networks side by side, as of a deep ensemble, are members one after the other.
+        ``[draw, member, channel]`` on the CPU, by names in the user's network, such as "layers.1.r"; an empty dict if
+        the network has no factors. The members of several networks, as in a deep ensemble, are concatenated.
     """
     check_state(algorithm, state)
     first = algorithm.draw(state, 0)
@@ -37,7 +37,7 @@ def factor_draws(
 
 
 def _factors(part: Part) -> Part:
-    """The factors of a part, be they drawn or not, as all that is drawn of it."""
+    """Return a part whose values are its factors, drawn or not."""
     names = _factor_names(part.model)
     return Part(part.model, {name: part.values.get(name, part.model.get_parameter(name)) for name in names})
 

@@ -1,4 +1,4 @@
-"""Features: what the last layer of each member sees, caught on the way to the predictions."""
+"""Features: the inputs of each member's last layer, captured during prediction."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,24 +24,24 @@ def predict_with_features(
     batch_size: int | None = None,
     transform: Callable[[Tree], Tree] = lambda x: x,
 ) -> tuple[Float[Tensor, "draw member batch class"], Float[Tensor, "member batch feature"] | None]:
-    """The logits of every draw and member, as `predict` gives them, and the features of every member.
+    """Compute the logits of every draw and member, as `predict` does, and the features of every member.
 
-    A member's features are the inputs of its last layer: of the linear layer whose outputs the network gives, cast,
-    rearranged or with a constant added as may be; a trial on a few inputs finds it. They are scaled to length 1 in each
-    draw, and then averaged over the draws. It does not matter how the members are computed (at once, one after the
-    other, folded), nor which algorithm drew them. A compiled network runs as it was written.
+    A member's features are the inputs of its last linear layer. This is the layer whose outputs the network returns,
+    possibly cast, rearranged or with a constant added; it is found by a trial on a few inputs. Features are normalised
+    to length 1 in each draw and averaged over draws. They do not depend on how members are computed (jointly, one after
+    another or folded) or on the algorithm. A compiled network runs uncompiled.
 
     Args:
-        algorithm: that made the state.
-        state: after as many steps as you like.
-        x: inputs ``[batch, ...]``, a tensor or a dict, tuple or list of tensors.
-        num_samples: draws.
+        algorithm: the algorithm that made the state.
+        state: the state after any number of steps.
+        x: inputs ``[batch, ...]``: a tensor, or a dict, tuple or list of tensors.
+        num_samples: number of draws.
         batch_size: as in `predict`.
         transform: applied to each part of `x` before the network.
 
     Returns:
-        Logits in at least float32 and features in float32, on the CPU; None for features where the outputs of the
-        network are not those of a linear layer, or an input has several of its rows.
+        Logits in float32 or float64 and features in float32, on the CPU. The features are None if the network's outputs
+        are not those of a linear layer, or if an input has several rows in that layer.
     """
     check_asked(algorithm, state, x, num_samples, batch_size)
     draws: list[Tensor] = []
@@ -53,7 +53,7 @@ def predict_with_features(
             forward = algorithm.draw(state, sample)
             if sample == 0:
                 last = _last_layer(forward, transform(rows(x, slice(in_parts.batch_size))))
-            parts = in_parts(lambda part: _run(forward, transform(part), last), x)  # noqa: B023 (at once)
+            parts = in_parts(lambda part: _run(forward, transform(part), last), x)  # noqa: B023 (called at once)
             logits = torch.cat([logits for logits, _ in parts], dim=1)
             draws.append(logits.to(torch.promote_types(logits.dtype, torch.float32)))
             found = [features for _, features in parts if features is not None]
@@ -66,18 +66,18 @@ def predict_with_features(
 
 
 def _last_layer(forward: Forward, x: Tree, examples: int = FEW) -> OutputLayer | None:
-    """The layer whose inputs are the features; None where an input's outputs are not those of one row of a layer."""
+    """Return the layer whose inputs are the features, or None if an input is not exactly one of its rows."""
     try:
         last = find_output_layer(forward, rows(x, slice(examples)), batch_axis=1)
     except NoOutputLayer:
         return None
-    except Exception:  # whatever a network raises that takes batches of one size alone
+    except Exception:  # any error of a network that requires a certain batch size
         return _last_layer(forward, x, num_examples(x)) if examples < num_examples(x) else None
     return last if last.row_axes == (0, 1) else None
 
 
 def _run(forward: Forward, x: Tree, last: OutputLayer | None) -> tuple[Tensor, Tensor | None]:
-    """Logits, and the features where there are any."""
+    """Return logits, and features if there are any."""
     if last is not None:
         try:
             inputs, logits = last.inputs(forward, x)

@@ -1,4 +1,4 @@
-"""Draws: a model under values of its parameters, as a function to predict with."""
+"""Draws: models with given parameter values, as prediction functions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,14 +19,14 @@ def drawn(
     values: Mapping[str, Tensor] = MappingProxyType({}),
     scales: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Forward:
-    """The model in eval mode under other values of some parameters and buffers, and as it is for the rest.
+    """Return a model in eval mode with other values of some parameters and buffers, as a draw.
 
-    Nothing of the model is changed, so nothing has to be put back.
+    The model is not changed.
 
     Args:
-        model: is called, not copied.
-        values: by the model's names.
-        scales: of hierarchical priors, by the names of their sites; the network does not depend on them.
+        model: the model; it is called, not copied.
+        values: the values, by their names in the model.
+        scales: scales of hierarchical priors, by the names of their sites. The network does not depend on them.
     """
     device = next(model.parameters()).device
 
@@ -39,41 +39,41 @@ def drawn(
 
 
 def device_of_draw(forward: Forward) -> torch.device:
-    """Where a draw is computed."""
+    """Return the device on which a draw is computed."""
     return next(forward.parts[0].model.parameters()).device
 
 
 def check_state(algorithm: Inference[Any], state: Any) -> None:
-    """Raise an InputError unless a state is one that the algorithm draws from."""
+    """Raise InputError if the algorithm cannot draw from the state."""
     if not isinstance(state, State):
         raise InputError(
-            f"draws are taken from the state that fit returns, not from a {type(state).__name__}"
-            + (": call a network itself, as net(x)" if isinstance(state, nn.Module) else "")
+            f"prediction requires the state that fit returns, not a {type(state).__name__}"
+            + (": call a network directly, as net(x)" if isinstance(state, nn.Module) else "")
         )
     made = get_type_hints(type(algorithm).init).get("return")
     if isinstance(made, type) and not isinstance(state, made):
         raise InputError(
-            f"this state is a {type(state).__name__}, and {type(algorithm).__name__} needs a {made.__name__}: "
-            f"hand in the algorithm that the state was trained with"
+            f"this state is a {type(state).__name__}, and {type(algorithm).__name__} requires a {made.__name__}: "
+            f"pass the algorithm that the state was trained with"
         )
 
 
 def side_by_side(forwards: Sequence[Forward]) -> Forward:
-    """Draws of several networks as one: their members, one network after the other."""
+    """Combine draws of several networks into one, with their members concatenated."""
     parts = tuple(part for forward in forwards for part in forward.parts)
     return Forward(lambda x: torch.cat([forward(x) for forward in forwards]), parts)
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode, and every module of it back into the mode it was in."""
+    """Put a model into eval mode, and restore the mode of each module afterwards."""
     was_training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         yield
     finally:
         for module in was_training:
-            if "training" in vars(module):  # past `Module.__setattr__`, which takes as long as a small layer
+            if "training" in vars(module):  # bypasses `Module.__setattr__`, which takes as long as a small layer
                 vars(module)["training"] = True
             else:
                 module.training = True

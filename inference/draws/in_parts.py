@@ -1,4 +1,4 @@
-"""Prediction on parts of the inputs: of a size that the memory allows, and each in one of several processes."""
+"""Prediction on parts of the inputs, limited by memory or divided among processes."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,7 +10,7 @@ from bayes_share.inference.step.ranks import ALONE, Ranks
 from bayes_share.tensors.trees import Tree, num_examples, rows, split
 
 AT_A_TIME = {"cuda": 4000}
-"""Inputs at a time by kind of device: a GPU needs many to be busy."""
+"""The default number of inputs per forward pass, by device type. A GPU needs many to be fully used."""
 
 _OTHERWISE = 500
 
@@ -28,15 +28,15 @@ T = TypeVar("T")
 class InParts:
     """Runs functions on the inputs, part by part.
 
-    Where the memory of a device does not suffice for a part, it is halved, and so are those that follow.
+    If a part does not fit into the memory of the device, it is halved, and so are the following parts.
 
     Args:
-        batch_size: inputs at a time; None: what suits the device.
-        device: on which the functions run.
-        ranks: processes that all run the same functions in the same order; parts are dealt out to them.
+        batch_size: number of inputs in a part. None: the default of the device.
+        device: the device on which the functions run.
+        ranks: processes that all run the same functions in the same order. The parts are divided among them.
 
     Raises:
-        InputError: no input at a time.
+        InputError: if `batch_size` is below 1, or a network is called with uint8 images that are not normalised.
 
     >>> InParts(2, torch.device("cpu"))(len, torch.zeros(5, 3))
     [2, 2, 1]
@@ -48,7 +48,7 @@ class InParts:
         self._fits, self._ranks = self.batch_size, ranks
 
     def __call__(self, run: Callable[[Tree], T], x: Tree) -> list[T]:
-        """What the function gives for each part, in the order of the inputs."""
+        """Return the function's result for each part, in the order of the inputs."""
         found: list[T] = []
         for number, part in enumerate(split(x, self.batch_size)):
             own = self._run(run, part) if self._ranks.deals(number) else None
@@ -76,6 +76,6 @@ class InParts:
 
 
 def check_at_a_time(batch_size: int | None) -> None:
-    """Raise an InputError for no input at a time."""
+    """Raise InputError if the batch size is below 1."""
     if batch_size is not None and batch_size < 1:
-        raise InputError(f"prediction takes at least 1 input at a time, not {batch_size}")
+        raise InputError(f"the batch size of a prediction must be at least 1, not {batch_size}")

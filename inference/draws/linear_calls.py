@@ -1,7 +1,7 @@
-"""The calls of linear layers while networks run: which they are, what they compute, and how to disturb it.
+"""The calls of linear layers during a run: record them, capture their tensors, and perturb their outputs.
 
-By hooks for all modules: hooks on the layers of an ensemble would change how it computes, and its members may be
-computed by modules that are made at the call.
+The hooks are global. Hooks on the layers of an ensemble would change how it computes, and its members may be computed
+by modules that are created during the call.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +18,10 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from bayes_share.tensors.trees import Tree
 
 Run = Callable[[Tree], Tensor]
-"""Runs networks, one or several, on a batch."""
+"""Runs one or several networks on a batch."""
 
 Note = Callable[[nn.Linear, Tensor, Tensor], Tensor | None]
-"""Is told the layer, its inputs and its outputs; gives outputs to go on with, or None for these."""
+"""Receives the layer, its inputs and its outputs; returns new outputs, or None to keep them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,11 +29,11 @@ class LinearCall:
     """One call of a linear layer.
 
     Args:
-        name: of the layer in the network that it is part of, the outermost one that is called.
-        network: which call of a network it is in.
-        shape: of its outputs.
-        dtype: of its outputs.
-        largest: absolute number among them.
+        name: name of the layer in its network, the outermost module that is called.
+        network: index of the network call that it belongs to.
+        shape: shape of its outputs.
+        dtype: dtype of its outputs.
+        largest: largest absolute value of its outputs.
     """
 
     name: str
@@ -45,14 +45,14 @@ class LinearCall:
 
 @dataclass(frozen=True, eq=False)
 class Caught:
-    """A run, with copies of what some calls of linear layers were given and computed, in their order.
+    """The outputs of a run, with copies of the inputs and outputs of some linear-layer calls, in call order.
 
     Args:
-        outputs: of the run.
+        outputs: the outputs of the run.
         inputs: ``[row, feature]`` of each call.
         products: ``[row, output]`` of each call, before anything was added.
-        disturbed: the same with what was added.
-        calls: how many calls of linear layers there were in all.
+        disturbed: the same after the addition.
+        calls: total number of linear-layer calls.
     """
 
     outputs: Tensor
@@ -63,7 +63,7 @@ class Caught:
 
 
 def list_calls(run: Run, x: Tree) -> tuple[Tensor, list[LinearCall]]:
-    """The outputs of a run, and all calls of linear layers in their order."""
+    """Return the outputs of a run, and all linear-layer calls in order."""
     calls: list[LinearCall] = []
     running: list[tuple[nn.Module, int]] = []
     numbers = count()
@@ -85,8 +85,8 @@ def list_calls(run: Run, x: Tree) -> tuple[Tensor, list[LinearCall]]:
 
     entering = register_module_forward_pre_hook(enter)
     try:
-        with _told_of_calls(note):
-            leaving = register_module_forward_hook(leave, always_call=True)  # after the one that looks where it is
+        with _hook_on_linear_layers(note):
+            leaving = register_module_forward_hook(leave, always_call=True)  # runs after the hook that needs `running`
             try:
                 return run(x), calls
             finally:
@@ -96,13 +96,13 @@ def list_calls(run: Run, x: Tree) -> tuple[Tensor, list[LinearCall]]:
 
 
 def catch(run: Run, x: Tree, numbers: Sequence[int], added: Sequence[Tensor] = ()) -> Caught:
-    """Run, and copy what calls of linear layers are given and compute: a network may change either in place afterwards.
+    """Run, and copy inputs and outputs of linear-layer calls, because the network may change them in place afterwards.
 
     Args:
         run: is called once.
         x: a batch.
-        numbers: of the calls, in the order of `list_calls`.
-        added: to what each of them computes; nothing where there is none, or where it has another shape.
+        numbers: indices of the calls to copy, in the order of `list_calls`.
+        added: tensors to add to the outputs of these calls. If empty, or where the shape differs, nothing is added.
     """
     places = {number: place for place, number in enumerate(numbers)}
     caught: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -118,7 +118,7 @@ def catch(run: Run, x: Tree, numbers: Sequence[int], added: Sequence[Tensor] = (
         caught.append((inputs.clone(), kept, kept if disturbed is None else disturbed.clone()))
         return disturbed
 
-    with _told_of_calls(note):
+    with _hook_on_linear_layers(note):
         outputs = run(x)
     rows = [[tensor.reshape(-1, tensor.shape[-1]) for tensor in each] for each in zip(*caught, strict=True)]
     inputs, products, disturbed = rows or ([], [], [])
@@ -126,7 +126,7 @@ def catch(run: Run, x: Tree, numbers: Sequence[int], added: Sequence[Tensor] = (
 
 
 @contextmanager
-def _told_of_calls(note: Note) -> Iterator[None]:
+def _hook_on_linear_layers(note: Note) -> Iterator[None]:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> Tensor | None:
         if isinstance(module, nn.Linear) and isinstance(outputs, Tensor):
             return note(module, (*args, *kwargs.values())[0], outputs)

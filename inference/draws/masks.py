@@ -1,4 +1,4 @@
-"""Dropout in networks that have none, and masks that are the same for all examples."""
+"""Dropout for networks without it, and dropout masks that are the same for all examples."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,18 +26,18 @@ _FORWARDS = {kind.forward for kind in (nn.Dropout, *_OF_CHANNELS)}
 
 @dataclass(frozen=True)
 class InputDropout:
-    """A forward pre-hook that drops a layer's input in training mode: for convolutions whole channels, else values.
+    """A forward pre-hook that applies dropout to a layer's input in training mode.
 
     Args:
-        rate: probability of dropping.
-        of_channels: whether whole channels are dropped.
+        rate: dropout probability.
+        of_channels: whether to drop whole channels, as before convolutions, instead of single values.
     """
 
     rate: float
     of_channels: bool
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """The inputs with their first one dropped from; None, which leaves them alone, in eval mode."""
+        """Return the inputs with dropout applied to the first one, or None in eval mode."""
         if not module.training:
             return None
         drop = torch.feature_dropout if self.of_channels else F.dropout
@@ -45,30 +45,30 @@ class InputDropout:
 
 
 def dropout_rate(module: nn.Module) -> float:
-    """The probability with which a module drops something in training mode, of itself or before it."""
+    """Return the dropout probability of a module or of an `InputDropout` before it, in training mode; 0 without."""
     if isinstance(module, nn.MultiheadAttention):
         return module.dropout
     if isinstance(module, nn.RNNBase):
         return module.dropout if module.num_layers > 1 else 0.0
     if isinstance(module, nn.modules.dropout._DropoutNd):
         return module.p
-    return max((hook.rate for hook in _placed(module)), default=0.0)
+    return max((hook.rate for hook in _input_dropouts(module)), default=0.0)
 
 
 def place_dropout(model: Model, rate: float) -> None:
-    """See to it that a model has dropout, in place: where its network has none, put it before its layers.
+    """Add dropout to a model in place if its network has none.
 
-    It comes before every linear layer and convolution but the first, in the order in which the network registers them
-    (Gal and Ghahramani 2016, arXiv 1506.02142, put it before every layer with weights); the projections inside an
-    attention are left alone. Names of parameters stay as they are. A network with dropout of its own keeps that.
+    Dropout is added before every linear layer and convolution except the first, in the order in which the network
+    registers them. Gal and Ghahramani (2016, arXiv 1506.02142) place it before every layer with weights. Projections
+    within attention layers are left unchanged. Parameter names do not change. A network with its own dropout keeps it.
 
     Args:
-        model: to be changed.
-        rate: the probability, where dropout is put in.
+        model: the model; it is changed.
+        rate: dropout probability of the added dropout.
 
     Raises:
-        InputError: a network with neither dropout nor a second layer to put it before, or with dropout that no mask
-            here stands for: inside an attention or a recurrent layer, alpha dropout, a subclass with its own forward.
+        InputError: if the network has no dropout and fewer than two layers, or its dropout cannot be replaced by fixed
+            masks: in attention or recurrent layers, alpha dropout, or subclasses with their own forward.
     """
     network = model.network
     without_fast_paths(network)
@@ -78,8 +78,8 @@ def place_dropout(model: Model, rate: float) -> None:
     layers = _weight_layers(network)
     if len(layers) < 2:
         raise InputError(
-            f"nothing can be dropped in this {type(_inner(network)).__name__}: dropout goes before each linear layer "
-            f"and convolution but the first, and it has {len(layers)}"
+            f"dropout cannot be added to this {type(_inner(network)).__name__}: it is placed before each linear layer "
+            f"and convolution except the first, and the network has {len(layers)}"
         )
     twins = _twins(network)
     for layer in layers[1:]:
@@ -90,14 +90,14 @@ def place_dropout(model: Model, rate: float) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Where a network drops something.
+    """A place where a network applies dropout.
 
     Args:
-        number: of all places, from 0.
-        name: of the module in the user's network.
+        number: index among all places, from 0.
+        name: name of the module in the user's network.
         module: a dropout layer, or a layer with an `InputDropout`.
-        twins: the modules that stand for it where members are run one by one.
-        rate: probability of dropping.
+        twins: the corresponding modules of the plain network, used if members are run one after another.
+        rate: dropout probability.
     """
 
     number: int
@@ -108,7 +108,7 @@ class Place:
 
 
 def places_of(model: Model) -> list[Place]:
-    """Where a model drops something, in the order in which its network registers the modules."""
+    """Return the places where a model applies dropout, in the order in which its network registers the modules."""
     prefix, twins = prefix_of(model.network), _twins(model.network)
     found = [(name, module) for name, module in model.network.named_modules() if dropout_rate(module) > 0]
     return [
@@ -119,19 +119,19 @@ def places_of(model: Model) -> list[Place]:
 
 @contextmanager
 def masked(model: Model, sample: int, batch_size: int, places: Sequence[Place] | None = None) -> Iterator[None]:
-    """Drop in eval mode, with masks that depend on the draw, the member and the place alone.
+    """Apply dropout in eval mode with masks that depend only on the draw, the member and the place.
 
-    Every example is multiplied by the same mask, so that the network is one function. Compiled networks are run as
-    they were written, because masks come and go.
+    All examples are multiplied by the same mask, so the network is a single function. Compiled networks run uncompiled,
+    because the masks are added and removed as hooks.
 
     Args:
-        model: with dropout.
-        sample: number of the draw.
-        batch_size: examples that the model is going to be called with.
-        places: where to drop; None: wherever the model does.
+        model: a model with dropout.
+        sample: index of the draw.
+        batch_size: number of examples in the calls of the model.
+        places: where to apply dropout. None: at all places of the model.
 
     Raises:
-        InputError: on a call of the model: dropout of something that does not have the rows of the batch first.
+        InputError: in a call of the model, if the first axis of a tensor with dropout is not the batch.
     """
     network = model.network
     masks = _Masks(sample, batch_size)
@@ -155,7 +155,7 @@ def masked(model: Model, sample: int, batch_size: int, places: Sequence[Place] |
 
 @dataclass
 class _Masks:
-    """What the masks of one draw have in common, and which member a loop has come to."""
+    """The masks of one draw. If members are run one after another, `member` is the current one."""
 
     sample: int
     batch_size: int
@@ -163,11 +163,11 @@ class _Masks:
     calls: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def next_member(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """A hook: the plain network is called for another member."""
+        """Forward pre-hook of the plain network, which is called once per member."""
         self.member += 1
 
     def mask(self, place: Place, members: range, shape: tuple[int, ...]) -> Tensor:
-        """``[member, 1, 1, *shape]``: 0, or ``1 / (1 - rate)``; the same for a member in a loop as among all."""
+        """Return a mask ``[member, 1, 1, *shape]`` of 0 and ``1 / (1 - rate)``, the same for a member in a loop."""
         call = self.calls.setdefault((place.number, members.start), 0)
         self.calls[place.number, members.start] += 1
         uniform = [
@@ -183,9 +183,9 @@ class _Mask:
     """The mask at one place.
 
     Args:
-        masks: of the draw.
-        place: where it is.
-        ensemble_size: members that the rows are divided among; 1 in a network that is one member alone.
+        masks: the masks of the draw.
+        place: the place.
+        ensemble_size: number of members among which the rows are divided; 1 in a network of a single member.
     """
 
     masks: _Masks
@@ -193,21 +193,21 @@ class _Mask:
     ensemble_size: int
 
     def before(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """A hook that masks a layer's input."""
+        """Forward pre-hook that masks a layer's input."""
         return self._apply(inputs[0], not isinstance(module, nn.Linear)), *inputs[1:]
 
     def after(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        """A hook that masks what a dropout layer lets through."""
+        """Forward hook that masks the output of a dropout layer."""
         return self._apply(output, isinstance(module, _OF_CHANNELS))
 
     def _apply(self, x: Tensor, of_channels: bool) -> Tensor:
         rows = self.ensemble_size * self.masks.batch_size
         if x.ndim < 2 or x.shape[0] % rows:
             raise InputError(
-                f"one mask for all examples needs them on the first axis where dropout is, and at {self.place.name}, "
-                f"with {self.masks.batch_size} of them, is a tensor of shape {list(x.shape)}"
+                f"dropout masks require examples on the first axis, but {self.place.name} applies dropout to a tensor "
+                f"of shape {list(x.shape)} for {self.masks.batch_size} examples"
             )
-        first = max(self.masks.member, 0)  # in a loop; all of them where all rows come at once
+        first = max(self.masks.member, 0)  # the current member in a loop; 0 if all members are computed at once
         shape = (x.shape[1], *[1] * (x.ndim - 2)) if of_channels else tuple(x.shape[1:])
         mask = self.masks.mask(self.place, range(first, first + self.ensemble_size), shape)
         parts = x.unflatten(0, (self.ensemble_size, self.masks.batch_size, -1))
@@ -215,16 +215,16 @@ class _Mask:
 
 
 def is_maskable(module: nn.Module) -> bool:
-    """Whether a mask can stand for what a module drops: it is one of torch's layers, or has an `InputDropout`."""
-    return type(module).forward in _FORWARDS or bool(_placed(module))
+    """Return whether fixed masks can replace a module's dropout: torch's own layers, and `InputDropout`."""
+    return type(module).forward in _FORWARDS or bool(_input_dropouts(module))
 
 
-def _placed(module: nn.Module) -> list[InputDropout]:
+def _input_dropouts(module: nn.Module) -> list[InputDropout]:
     return [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, InputDropout)]
 
 
 def _weight_layers(network: nn.Module) -> list[nn.Module]:
-    """The linear layers and convolutions that are not a part of an attention, which may read their weights itself."""
+    """Return the linear layers and convolutions outside of attention layers, which may read weights directly."""
     within = {
         part for module in network.modules() if isinstance(module, nn.MultiheadAttention) for part in module.modules()
     }
@@ -232,7 +232,7 @@ def _weight_layers(network: nn.Module) -> list[nn.Module]:
 
 
 def _twins(network: nn.Module) -> dict[nn.Module, tuple[nn.Module, ...]]:
-    """The modules of the plain network that an ensemble may run member by member, by those they stand for."""
+    """Map each module of an ensemble to its counterpart in the plain network that runs member by member."""
     if not isinstance(network, Ensemble) or network._plain is None:
         return {}
     plain = dict(network.plain.named_modules())
@@ -250,12 +250,12 @@ def _check_kinds(network: nn.Module) -> None:
             continue
         if isinstance(module, nn.MultiheadAttention):
             raise InputError(
-                f"{name} drops attention weights, for which there is no mask that is the same for all examples: "
+                f"{name} applies dropout to attention weights, for which no mask can be the same for all examples: "
                 f"set its dropout to 0"
             )
         if isinstance(module, nn.RNNBase):
             raise InputError(
-                f"{name} drops between its own layers, where no mask can be put: set its dropout to 0, and use "
-                f"recurrent layers of num_layers=1 with nn.Dropout between them"
+                f"{name} applies dropout between its own layers, where masks cannot be placed: set its dropout to 0, "
+                f"and use recurrent layers with num_layers=1 and nn.Dropout between them"
             )
-        raise InputError(f"{name} is a {type(module).__name__}, which MC dropout does not know: use nn.Dropout")
+        raise InputError(f"{name} is a {type(module).__name__}, which MC dropout does not support: use nn.Dropout")

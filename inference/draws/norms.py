@@ -1,4 +1,4 @@
-"""Norm statistics for other values of a model's parameters, as they belong to a draw of a posterior."""
+"""Re-estimate the running statistics of norms for other parameter values, such as those of a posterior draw."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,30 +22,31 @@ _InstanceNorm = nn.modules.instancenorm._InstanceNorm
 def reestimate_norms(
     model: Model, values: Mapping[str, Tensor], batches: Iterable[Batch | tuple[Any, Tensor]]
 ) -> dict[str, Tensor]:
-    """The running statistics of a model's norms under other values of its parameters.
+    """Estimate the running statistics of a model's norms for given parameter values.
 
-    Statistics that were gathered in training belong to the parameters of then, not to an average of them or a draw
-    around it (stochastic weight averaging, arXiv 1803.05407, section 3.2). Here they are the means over the batches of
-    each batch's own mean and (unbiased) variance, one batch counting as much as another; batches smaller than the first
-    are left out. In that pass these norms alone are in training mode: dropout is not.
+    Statistics from training belong to the parameters at that time, not to an average of them or to a draw around it
+    (stochastic weight averaging, arXiv 1803.05407, section 3.2). The estimates are the means over batches of each
+    batch's mean and (unbiased) variance, with equal weight for each batch. Batches smaller than the first one are left
+    out. Only the norms are in training mode in this pass; dropout is inactive.
 
-    Estimated are the norms whose statistics training changes: those that ``model.train()`` puts into training mode, and
-    whose momentum is not 0. The statistics of the others stay as they are, as of a backbone that is kept in eval mode.
-    Nothing of the model is changed.
+    Only norms whose statistics change in training are estimated: those that ``model.train()`` puts into training mode
+    and whose momentum is not 0. All others, such as those of a backbone that stays in eval mode, keep their statistics.
+    The model is not changed.
 
     Args:
-        model: with batch norms (torch's, or of each member's own) or instance norms that track statistics.
-        values: of parameters, by the model's names; the rest is as it is.
-        batches: inputs ``[batch, ...]`` with targets, which are not looked at.
+        model: a model with batch norms (torch's, or separate ones for each member) or instance norms that track
+            statistics.
+        values: parameter values, by their names in the model; all others keep their values.
+        batches: inputs ``[batch, ...]`` with targets, which are not used.
 
     Returns:
-        The buffers of these norms by the model's names, to be handed to `drawn` beside the values; none where there is
-        no such norm.
+        The buffers of these norms, by their names in the model, to pass to `drawn` together with the values. Empty if
+        there is no norm to estimate.
 
     Raises:
-        InputError: no batch, or batches of one example, which have no variance for a batch norm.
+        InputError: if there is no batch, or the batches have one example, for which a batch norm has no variance.
     """
-    with _modes_put_back(model):
+    with _restoring_modes(model):
         norms = _trained_norms(model)
         if not norms:
             return {}
@@ -61,48 +62,49 @@ def reestimate_norms(
                 size = num_examples(x) if size is None else size
                 if size == 1 and needs_several:
                     raise InputError(
-                        "norm statistics cannot be estimated from batches of 1 example: take larger batches"
+                        "norm statistics cannot be estimated from batches of 1 example: use larger batches"
                     )
                 if num_examples(x) >= size:
                     model.forward_with({**values, **buffers}, to_device(x, device))
     if size is None:
-        raise InputError("norm statistics are estimated from training data, and there is no batch of them")
+        raise InputError("norm statistics are estimated from training data, but there is no batch")
     return buffers
 
 
 def _trained_norms(model: nn.Module) -> dict[str, nn.Module]:
-    """The norms whose running statistics training changes, by name; puts the model into training mode to see it."""
+    """Return the norms whose running statistics change in training, by name. Puts the model into training mode."""
     model.train()
     return {name: module for name, module in model.named_modules() if module.training and _tracks(module)}
 
 
 def _tracks(module: nn.Module) -> bool:
-    """Whether a module is a norm that changes its running statistics when it trains."""
+    """Return whether a module is a norm that updates running statistics in training mode."""
     if not isinstance(module, _BatchNorm | _InstanceNorm) or module.running_mean is None:
         return False
-    # For instance norms torch takes None for 0; for batch norms it is a cumulative average.
+    # A momentum of None means 0 for torch's instance norms and a cumulative average for batch norms.
     return module.momentum != 0 and not (isinstance(module, _InstanceNorm) and module.momentum is None)
 
 
 def _owner(buffer: str) -> str | None:
-    """The name of the module whose statistics a buffer of this name is; None where it is something else."""
+    """Return the name of the norm that a buffer's name belongs to, or None for other buffers."""
     prefix, _, name = buffer.rpartition(".")
     return prefix if name in _STATISTICS else None
 
 
 def _plain_norms(model: Model, norms: Mapping[str, nn.Module]) -> list[nn.Module]:
-    """The same norms in the plain network that members run one by one, if only in a trial; their mode follows."""
+    """Return the same norms in the plain network that runs member by member; they follow the mode of the others."""
     network = model.network
     if not isinstance(network, Ensemble) or network._plain is None:
         return []
-    everywhere = model.named_modules(remove_duplicate=False)  # one that stands in several places is several there
+    # A norm used in several places has several names and counterparts.
+    everywhere = model.named_modules(remove_duplicate=False)
     names = {name.removeprefix("network.network.") for name, module in everywhere if module in norms.values()}
     return [module for name, module in network.plain.named_modules() if name in names]
 
 
 @contextmanager
-def _modes_put_back(model: nn.Module) -> Iterator[None]:
-    """Put every module back into the mode that it is in."""
+def _restoring_modes(model: nn.Module) -> Iterator[None]:
+    """Restore the training mode of every module afterwards."""
     before = [(module, module.training) for module in model.modules()]
     try:
         yield
@@ -113,7 +115,7 @@ def _modes_put_back(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _averaging(norms: list[nn.Module]) -> Iterator[None]:
-    """Norms that take a cumulative average over their calls, for the time of the context."""
+    """Make norms compute a cumulative average over their calls within the context."""
     before = [norm.momentum for norm in norms]
     handles = [norm.register_forward_pre_hook(_count) for norm in norms if isinstance(norm, _InstanceNorm)]
     try:
@@ -128,6 +130,6 @@ def _averaging(norms: list[nn.Module]) -> Iterator[None]:
 
 
 def _count(norm: nn.Module, inputs: Any) -> None:
-    """Count a call of an instance norm, which torch does not, and weigh it as one of so many."""
+    """Count a call of an instance norm, which torch does not, and set its momentum for a cumulative average."""
     norm.num_batches_tracked.add_(1)  # type: ignore[operator]
     norm.momentum = 1 / float(norm.num_batches_tracked)  # type: ignore[assignment, arg-type]

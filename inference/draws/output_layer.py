@@ -1,9 +1,9 @@
-"""The linear layer whose outputs a network gives, found by disturbing what the layers compute.
+"""Find the linear layer whose outputs a network returns, by perturbing the outputs of its layers.
 
-Outputs that are equal to a layer's prove nothing: two layers may agree, and a network may cast what its last layer
-computes, rearrange it, or add to it. So something known is added to what a layer computes for a few examples, and the
-network's outputs must change by that and by nothing else. First it is a code, which says of each output which of the
-layer's numbers it is; then noise of both signs, which must be found where the code says.
+Outputs equal to a layer's outputs prove nothing: two layers may agree, and the network may cast, rearrange or shift the
+outputs of its last layer. Therefore known values are added to a layer's outputs for a few examples, and the network's
+outputs must change by exactly these values. The first values are a code, from which the layer's output behind each
+network output is read. The second are noise of both signs, which must appear where the code says.
 """
 
 from dataclasses import dataclass
@@ -18,28 +18,29 @@ from bayes_share.tensors.seeding import generator, seeded
 from bayes_share.tensors.trees import Tree, num_examples
 
 FEW = 2
-"""Examples that are enough for a trial."""
+"""The number of examples in a trial."""
 
 
 class NoOutputLayer(InputError):
-    """The outputs of a network are not those of a linear layer; names the one that they might have been of."""
+    """The network's outputs are not those of a linear layer. Names the layer that comes closest."""
 
 
 @dataclass(frozen=True, eq=False)
 class OutputLayer:
-    """Where the outputs of networks come from. Made by `find_output_layer`.
+    """The layer that the outputs of networks come from. Made by `find_output_layer`.
 
     Args:
-        name: of the layer in its network.
-        numbers: of its calls among those of all linear layers, one for each network that runs.
-        calls: of linear layers in a run.
-        is_called_again: whether a network calls it earlier too.
-        batch_axis: of the outputs.
-        row_axes: of the outputs, those that count rows of the layer: the batch and what is before it, and positions.
-        columns: ``[output]``, which number of its row in the layer each output is.
-        rows: ``[row]``, which row of the layer each row of outputs was in the trial.
-        num_rows: of the layer in the trial.
-        dtype: the coarsest on the way.
+        name: name of the layer in its network.
+        numbers: indices of its calls among all linear-layer calls, one for each network that runs.
+        calls: number of linear-layer calls in a run.
+        is_called_again: whether a network also calls it earlier.
+        batch_axis: the batch axis of the outputs.
+        row_axes: the axes of the outputs that enumerate rows of the layer: the batch axis, axes before it, and
+            positions.
+        columns: ``[output]``: the column of the layer that each output comes from.
+        rows: ``[row]``: the row of the layer that each row of outputs came from in the trial.
+        num_rows: number of rows of the layer in the trial.
+        dtype: the least precise dtype between the layer and the outputs.
     """
 
     name: str
@@ -54,36 +55,36 @@ class OutputLayer:
     dtype: torch.dtype
 
     def arranged(self, outputs: Tensor) -> Tensor:
-        """The network's outputs, or what has their axes, as ``[row, *output]``."""
+        """Return the network's outputs, or a tensor with the same axes, as ``[row, *output]``."""
         return _rows_first(outputs, self.row_axes)
 
     def table(self, outputs: Tensor) -> Tensor:
-        """The same as ``[row, output]``."""
+        """Return them as ``[row, output]``."""
         rows = self.arranged(outputs)
         return rows.reshape(len(rows), -1)
 
     def has_columns_of_layer(self, width: int) -> bool:
-        """Whether a row of outputs is all that a layer of some width computes, in its order."""
+        """Return whether a row of outputs has all columns of a layer of the given width, in order."""
         return self._columns == list(range(width))
 
     def inputs(self, run: Run, x: Tree) -> tuple[Tensor, Tensor]:
-        """What the layer is given for each row of the outputs, ``[row, feature]``, and the outputs.
+        """Return the layer's inputs for each row of the outputs, ``[row, feature]``, and the outputs.
 
         Args:
             run: networks like those of the trial, for example another draw of them.
             x: a batch of any size.
 
         Raises:
-            NoOutputLayer: for this batch they are not the layer's.
+            NoOutputLayer: if the outputs for this batch are not the layer's.
         """
         caught = catch(run, x, self.numbers)
         inputs = self._in_order(caught) if caught.calls == self.calls else None
         if inputs is not None:
             return inputs, caught.outputs
-        # The order may depend on the batch, as where sequences are sorted by their length.
+        # The order may depend on the batch, for example if sequences are sorted by length.
         here = find_output_layer(run, x, self.batch_axis)
         if here.row_axes != self.row_axes or not torch.equal(here.columns, self.columns):
-            raise _not_those(here.name)
+            raise _no_output_layer(here.name)
         caught = catch(run, x, here.numbers)
         return _joined(caught.inputs)[here.rows.to(caught.outputs.device)], caught.outputs
 
@@ -93,12 +94,12 @@ class OutputLayer:
 
     @cached_property
     def _regular(self) -> tuple[int, int] | None:
-        """The first row, and of how many rows each is one; None where they are not in such an order."""
+        """The first row and the stride between rows; None if the rows are not evenly spaced."""
         first, every = int(self.rows[0]), max(1, self.num_rows // len(self.rows))
         return (first, every) if torch.equal(self.rows, torch.arange(first, self.num_rows, every)) else None
 
     def _in_order(self, caught: Caught) -> Tensor | None:
-        """The inputs where the rows come in order, or each at the same place among a few; None where they do not."""
+        """Return the inputs if rows are evenly spaced and match the outputs, otherwise None."""
         if self._regular is None:
             return None
         first, every = self._regular
@@ -118,18 +119,18 @@ class OutputLayer:
 
 
 def find_output_layer(run: Run, x: Tree, batch_axis: int) -> OutputLayer:
-    """The linear layer whose outputs a network gives, or each of several networks that run on the same batch.
+    """Find the linear layer whose outputs a network returns, or each of several networks that run on the same batch.
 
-    They may be cast, rearranged and picked, and have a constant added. Where several layers could be the one, as where
-    the last but one is followed by an identity, it is the one that is called last.
+    The network may cast, rearrange and select the outputs, and add a constant. If several layers qualify, for example
+    because the second last is followed by an identity, the one called last is returned.
 
     Args:
-        run: gives the outputs; what it draws from torch's global generators is the same in each run.
+        run: returns the outputs. Random numbers from torch's global generators are the same in each run.
         x: a few examples ``[batch, ...]``.
-        batch_axis: of the outputs; axes before it are of the networks.
+        batch_axis: the batch axis of the outputs. Axes before it enumerate networks.
 
     Raises:
-        NoOutputLayer: there is none.
+        NoOutputLayer: if there is no such layer.
     """
     with seeded("output layer"):
         outputs, calls = list_calls(run, x)
@@ -137,9 +138,9 @@ def find_output_layer(run: Run, x: Tree, batch_axis: int) -> OutputLayer:
         raise NoOutputLayer("the network has no linear layer that the data reach")
     has_batch = outputs.ndim > batch_axis and outputs.shape[batch_axis] == num_examples(x) and outputs.numel() > 0
     if not has_batch or not outputs.is_floating_point():
-        raise _not_those(calls[-1].name)
+        raise _no_output_layer(calls[-1].name)
     for name in dict.fromkeys(call.name for call in reversed(calls)):
-        # The last call in each network: a layer that is called again may give the outputs in the end.
+        # The last call in each network: if a layer is called repeatedly, the last call may give the outputs.
         numbers = tuple({call.network: number for number, call in enumerate(calls) if call.name == name}.values())
         trial = _Trial(run, x, outputs, numbers, [calls[number] for number in numbers])
         source = trial.source(batch_axis)
@@ -151,18 +152,18 @@ def find_output_layer(run: Run, x: Tree, batch_axis: int) -> OutputLayer:
                 *(name, numbers, len(calls), is_called_again, batch_axis, row_axes, columns, rows, num_rows),
                 trial.dtype,
             )
-    raise _not_those(calls[-1].name)
+    raise _no_output_layer(calls[-1].name)
 
 
 class _Trial:
-    """Runs of networks on a few examples, with something added to what some calls compute.
+    """Runs of networks on a few examples, with values added to the outputs of some calls.
 
     Args:
         run: the networks.
         x: the examples.
-        outputs: of a run to which nothing is added.
-        numbers: of the calls.
-        calls: what is known of them.
+        outputs: the outputs of a run without added values.
+        numbers: indices of the calls.
+        calls: the calls.
     """
 
     def __init__(self, run: Run, x: Tree, outputs: Tensor, numbers: tuple[int, ...], calls: list[LinearCall]) -> None:
@@ -170,20 +171,22 @@ class _Trial:
         self.outputs = outputs.double().cpu()
         self.dtype = max((outputs.dtype, *(call.dtype for call in calls)), key=lambda dtype: torch.finfo(dtype).eps)
         self.size = sum(call.shape.numel() for call in calls)
-        # Enough to turn signs, and not so much that a bound far above the outputs is met.
+        # Large enough to change signs, small enough not to reach a bound far above the outputs.
         self.scale = max(float(self.outputs.abs().max()), *(call.largest for call in calls)) or 1.0
 
     def source(self, batch_axis: int) -> Tensor | None:
-        """Which of the numbers that the calls compute each output is, in one order for all calls; None: it is of none.
+        """Return the index of the call output that each network output comes from, or None if it comes from none.
+
+        Indices run through the outputs of all calls in order.
 
         Raises:
-            NoOutputLayer: the outputs change with what is added, but not by it alone.
+            NoOutputLayer: if the outputs change with the added values, but not by exactly these values.
         """
-        wrong = _not_those(self.calls[0].name)
+        wrong = _no_output_layer(self.calls[0].name)
         if len({call.shape[-1] for call in self.calls}) > 1:
             raise wrong
         codes = torch.arange(self.size)
-        bits = 10 if rounding(self.dtype) < 2**-14 else 4  # of a code in each run, which the dtype tells apart
+        bits = 10 if rounding(self.dtype) < 2**-14 else 4  # of the code in each run, as many as the dtype can resolve
         source = torch.zeros(self.outputs.shape, dtype=torch.long)
         for shift in range(0, max(1, (self.size - 1).bit_length()), bits):
             digits = (codes >> shift) % 2**bits
@@ -201,13 +204,13 @@ class _Trial:
         error = (change - added[source]).abs()
         if not bool((error <= rounding(self.dtype) * (self.outputs.abs() + change.abs())).all()):
             raise wrong
-        # Both of one run, as another may round otherwise on a GPU.
+        # Both from the same run, because rounding may differ between runs on a GPU.
         if not _differ_by_a_constant(self.outputs + change, (products + added)[source], batch_axis, self.dtype):
             raise wrong
         return source
 
     def _changed(self, added: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """By how much the outputs change, by how much what the calls compute does, and what that was."""
+        """Return the change of the outputs, the change of the calls' outputs, and these before the change."""
         sizes = [call.shape.numel() for call in self.calls]
         parts = [part.view(call.shape) for part, call in zip(added.split(sizes), self.calls, strict=True)]
         with seeded("output layer"):
@@ -218,17 +221,17 @@ class _Trial:
         )
         outputs = caught.outputs.double().cpu()
         if outputs.shape != self.outputs.shape or products.shape != added.shape:
-            raise _not_those(self.calls[0].name)
+            raise _no_output_layer(self.calls[0].name)
         return outputs - self.outputs, disturbed - products, products
 
 
 def rounding(dtype: torch.dtype) -> float:
-    """The part of numbers that is put down to rounding, a few times over and in another order of summation."""
+    """Return the relative difference attributed to rounding, for a few operations in any order of summation."""
     return float(torch.finfo(dtype).eps ** 0.75)
 
 
 def _differ_by_a_constant(outputs: Tensor, products: Tensor, batch_axis: int, dtype: torch.dtype) -> bool:
-    """Whether outputs are what a layer computed, to rounding, and something that is the same for each example."""
+    """Return whether outputs equal a layer's outputs, up to rounding and a constant equal for all examples."""
     exact = torch.promote_types(outputs.dtype, torch.float32)
     outputs, products = outputs.to(exact), products.to(exact)
     added = torch.where(outputs == products, 0.0, outputs - products)
@@ -237,10 +240,10 @@ def _differ_by_a_constant(outputs: Tensor, products: Tensor, batch_axis: int, dt
 
 
 def _arrangement(source: Tensor, calls: list[LinearCall], batch_axis: int) -> tuple[tuple[int, ...], Tensor, Tensor]:
-    """The axes of the outputs that count rows, the columns that each row of outputs is of, and the rows.
+    """Return the axes of the outputs that enumerate rows, the column of each output in a row, and the row of each.
 
     Raises:
-        NoOutputLayer: not all rows of outputs are of the same columns.
+        NoOutputLayer: if rows of outputs do not have the same columns of a single row each.
     """
     width = calls[0].shape[-1]
     of_rows, of_columns = source // width, source % width
@@ -265,7 +268,7 @@ def _rows_first(outputs: Tensor, row_axes: tuple[int, ...]) -> Tensor:
     return outputs.permute(*row_axes, *others).flatten(0, len(row_axes) - 1)
 
 
-def _not_those(name: str) -> NoOutputLayer:
+def _no_output_layer(name: str) -> NoOutputLayer:
     return NoOutputLayer(
-        f"the outputs of the last linear layer, {name or 'the network itself'}, are not those of the network"
+        f"the network's outputs are not those of its last linear layer, {name or 'the network itself'}"
     )

@@ -1,4 +1,4 @@
-"""The log-likelihood of each example under each draw, as leave-one-out estimates need it."""
+"""The log-likelihood of each example under each draw, for leave-one-out estimates."""
 
 from typing import Any
 
@@ -19,25 +19,24 @@ def pointwise_log_lik(
     num_samples: int = 1,
     batch_size: int = 500,
 ) -> Float[Tensor, "draw member batch"]:
-    """The log-likelihood of each example under each draw and member, whatever the likelihood.
+    """Compute the log-likelihood of each example under each draw and member, for any likelihood.
 
-    What the likelihood learns is drawn along with the network. Of the training data, it is what `arviz.loo` needs:
-    ``to_arviz(train=...)`` takes it.
+    Parameters of the likelihood are drawn together with the network. For the training data, the result is the input of
+    `arviz.loo`; pass it to ``to_arviz(train=...)``.
 
     Args:
-        algorithm: that made the state.
-        state: after training.
-        x: inputs ``[batch, ...]``, a tensor or a dict, tuple or list of tensors.
-        y: their targets.
-        num_samples: draws.
-        batch_size: inputs at a time.
+        algorithm: the algorithm that made the state.
+        state: the state after training.
+        x: inputs ``[batch, ...]``: a tensor, or a dict, tuple or list of tensors.
+        y: the targets.
+        num_samples: number of draws.
+        batch_size: number of inputs per forward pass.
 
     Returns:
-        In nats, on the CPU; the sum over an example's positions, labels or outputs.
+        Log-likelihoods in nats, on the CPU, summed over the positions, labels or outputs of an example.
 
     Raises:
-        InputError: fewer than one draw, inputs and targets that do not go together, or targets that have no
-            probability.
+        InputError: if `num_samples` is below 1, inputs and targets differ in length, or a target has no probability.
 
     >>> from bayes_share.inference import MAP, fit_tensors
     >>> from bayes_share.models.likelihoods import Gaussian
@@ -48,10 +47,10 @@ def pointwise_log_lik(
     torch.Size([1, 1, 20])
     """
     if num_samples < 1:
-        raise InputError(f"at least 1 draw is taken, not {num_samples}")
+        raise InputError(f"the number of draws must be at least 1, not {num_samples}")
     check_tree("x", x)
     if num_examples(x) != len(y):
-        raise InputError(f"{num_examples(x)} inputs and {len(y)} targets do not go together")
+        raise InputError(f"x has {num_examples(x)} examples and y has {len(y)}")
     first = algorithm.draw(state, 0)
     few = first(rows(x, slice(batch_size)))
     prepared = first.parts[0].model.likelihood.prepare(y.to(few.device), few)
@@ -69,12 +68,12 @@ def pointwise_log_lik(
 def log_lik_under(
     forward: Forward, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "batch *target"]
 ) -> Float[Tensor, "member batch"]:
-    """The log-likelihood of each example and member under a draw.
+    """Compute the log-likelihood of each example and member under a draw.
 
     Args:
-        forward: the draw, which has what the likelihood learns too.
-        outputs: of the draw.
-        targets: as the likelihood takes them, where the outputs are.
+        forward: the draw, which includes the parameters of the likelihood.
+        outputs: the outputs of the draw.
+        targets: prepared targets, on the device of the outputs.
     """
     sizes = [part.model.ensemble_size for part in forward.parts]
     likelihoods = [part.model.likelihood_with(part.values) for part in forward.parts]

@@ -1,4 +1,4 @@
-"""Draws of parameters from the posterior that an algorithm has learned, by the names of the user's network."""
+"""Posterior draws of parameters, by their names in the user's network."""
 
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
@@ -17,39 +17,39 @@ from bayes_share.sharing.kinds import parameter_kinds
 from bayes_share.sharing.members import Ensemble
 
 Names = str | Callable[[str], bool] | None
-"""Which parameters: a name or a pattern such as ``"layers.*.weight"``, a predicate of a name, or None for all."""
+"""Selects parameters: a name or a pattern such as ``"layers.*.weight"``, a predicate of a name, or None for all."""
 
 
 def posterior_samples(
     algorithm: Inference[Any], state: Any, num_samples: int = 1, names: Names = None
 ) -> dict[str, Shaped[Tensor, "draw ..."]]:
-    """Draws of the parameters, the same ones as `predict` predicts with: draw i is ``algorithm.draw(state, i)``.
+    """Return draws of the parameters, the same draws that `predict` uses: draw i is ``algorithm.draw(state, i)``.
 
-    There is an entry for each parameter that the algorithm draws, in the coordinates of the user's network (a bounded
-    prior's within its bounds). Parameters that are points are left out, and so are buffers. SGHMC keeps its parameters
-    without a prior with each sample; they are in. Of `LastLayerLaplace` it is the last layer as each member uses it,
-    with the member's factors multiplied in.
+    The dict has an entry for each parameter that the algorithm draws, in the coordinates of the user's network (a
+    parameter with a bounded prior is within its bounds). Point estimates and buffers are left out. SGHMC stores
+    parameters without a prior with each sample; they are included. For `LastLayerLaplace`, the entry is the last layer
+    as each member uses it, with the member's factors multiplied in.
 
-    Draws of SGHMC and NUTS are those that the chain kept, the latest first and then far apart, as `spread` has it, and
-    begin anew after the last. ``values[chain_order(state.num_kept, num_samples)]`` has them in the order of the chain,
-    each once, as effective sample sizes and r-hat need them.
+    Draws of SGHMC and NUTS are the samples that the chain kept, the latest first and the following far apart (see
+    `spread`); they repeat after the last sample. ``values[chain_order(state.num_kept, num_samples)]`` has each sample
+    once, in the order of the chain, as effective sample sizes and r-hat require.
 
     Args:
-        algorithm: that made the state.
-        state: after training.
-        num_samples: draws.
-        names: which parameters to keep draws of; the others take no memory.
+        algorithm: the algorithm that made the state.
+        state: the state after training.
+        num_samples: number of draws.
+        names: the parameters to return. Draws of others are not kept in memory.
 
     Returns:
-        Tensors on the CPU by name, as in rules for priors: "layers.1.weight", "likelihood.log_noise", and
-        "layers.1.weight_scale" for the scale of a hierarchical prior. Their shapes are ``[draw, ...]``, or
-        ``[draw, member, ...]`` for what each member of an ensemble has of its own. Where several networks are side by
-        side (a deep ensemble; the chains of NUTS, one member after the other and then the next chain of each), all have
-        the axis, with the members of the prediction; what the members of one network share is repeated for each.
+        Tensors on the CPU by name, with the names that rules for priors use: "layers.1.weight", "likelihood.log_noise",
+        and "layers.1.weight_scale" for the scale of a hierarchical prior. The shape is ``[draw, ...]``, or ``[draw,
+        member, ...]`` for parameters with a value per member. For several networks (a deep ensemble, or the chains of
+        NUTS), every entry has the member axis, in the order of the predictions; values that members of one network
+        share are repeated. For NUTS, the first chains of all members come first, then their second chains, and so on.
 
     Raises:
-        InputError: fewer than one draw, no state or another algorithm's, an algorithm or a state without draws of
-            parameters, or `names` that choose nothing.
+        InputError: if `num_samples` is below 1, the state is not one of the algorithm, the algorithm or the state has
+            no draws of parameters, or `names` matches nothing.
 
     >>> from bayes_share.inference import IVON, fit_tensors
     >>> from bayes_share.models.likelihoods import Gaussian
@@ -60,7 +60,7 @@ def posterior_samples(
     {'weight': [8, 1, 1], 'bias': [8, 1]}
     """
     if num_samples < 1:
-        raise InputError(f"at least 1 draw is taken, not {num_samples}")
+        raise InputError(f"the number of draws must be at least 1, not {num_samples}")
     check_state(algorithm, state)
     is_asked = _chooser(names)
     draws: list[dict[str, Tensor]] = []
@@ -68,37 +68,37 @@ def posterior_samples(
         parts = algorithm.draw(state, sample).parts
         draws.append(drawn_values(parts, is_asked))
         if not draws[-1] and (drawn := {name: None for part in parts for name in by_users_name(part)}):
-            raise InputError(f"names={names!r} chooses no parameter: drawn are {', '.join(drawn)}")
+            raise InputError(f"names={names!r} matches no parameter: choose from {', '.join(drawn)}")
         if not draws[-1]:
-            reason = algorithm.not_drawn() or "there are draws only once it is trained"
+            reason = algorithm.not_drawn() or "it has draws only after training"
             raise InputError(f"this state of {type(algorithm).__name__} has no draws of parameters: {reason}")
-    # A chain that was begun before scales of hierarchical priors were kept has draws without them.
-    everywhere = [name for name in draws[0] if all(name in draw for draw in draws)]
-    return {name: torch.stack([draw[name] for draw in draws]) for name in everywhere}
+    # Older chains have samples without the scales of hierarchical priors.
+    in_all_draws = [name for name in draws[0] if all(name in draw for draw in draws)]
+    return {name: torch.stack([draw[name] for draw in draws]) for name in in_all_draws}
 
 
 def drawn_values(
     parts: Sequence[Part], is_asked: Callable[[str], bool] = lambda name: True
 ) -> dict[str, Shaped[Tensor, "..."]]:
-    """What is drawn of networks side by side, on the CPU, by the names that are asked for."""
+    """Return the drawn values of several networks on the CPU, for the requested names."""
     found: dict[str, list[Tensor]] = {}
     for part in parts:
         size = part.model.ensemble_size
         for name, (value, is_own) in by_users_name(part).items():
             if is_asked(name):
-                if len(parts) > 1:  # also where a layer has one row, which serves all members
+                if len(parts) > 1:  # also for a layer with one row for all members
                     value = value.expand(size, *value.shape[1:]) if is_own else value.expand(size, *value.shape)
                 found.setdefault(name, []).append(value.detach().cpu())
     return {name: torch.cat(values) if len(parts) > 1 else values[0] for name, values in found.items()}
 
 
 def users_name(model: Model, parameter: str) -> str:
-    """The name in the user's network of a parameter of a model; the likelihood's begin with "likelihood."."""
+    """Return a model parameter's name in the user's network. Names of the likelihood start with "likelihood."."""
     return parameter.removeprefix(f"network.{prefix_of(model.network)}")
 
 
 def by_users_name(part: Part) -> dict[str, tuple[Tensor, bool]]:
-    """What is drawn of a part, by the names of the user's network, and whether it has a row for each member."""
+    """Return the drawn values of a part by names in the user's network, and whether each has a row per member."""
     model = part.model
     kinds = parameter_kinds(model)
     found = {

@@ -1,1 +1,1 @@
-"""What the one loop is made of: a look before the first step, validation, early stopping, history, checkpoints."""
+"""Parts of the training loop: checks before the first step, validation, early stopping, history, checkpoints."""

@@ -1,4 +1,4 @@
-"""The history of a training: a record of figures for each epoch."""
+"""The history of a training: a record for each epoch."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -17,34 +17,34 @@ COLUMNS = (
     "learning_rate",
     "seconds",
 )
-"""What is noted of each epoch, where there is such a thing."""
+"""The columns of the history. Accuracies and validation scores may be missing."""
 
 OF_MEMBERS = ("validation_disagreement", "validation_kl")
-"""What is noted besides, where there are several members and the target of an example is one class."""
+"""Additional columns for several members if the target of an example is one class."""
 
 ALWAYS = tuple(name for name in COLUMNS if "accuracy" not in name and "validation" not in name)
-"""What is noted of every epoch, whatever the likelihood, and with or without validation data."""
+"""The columns of every epoch, for any likelihood and with or without validation data."""
 
 Line = dict[str, int | float]
 
 
 class History:
-    """The lines of a training so far. Figures that are still on a device are read when somebody asks for a line."""
+    """The records of a training so far. Values on a device are copied to the host when `lines` is called."""
 
     def __init__(self, lines: Sequence[Line] = ()) -> None:
         self._lines = list(lines)
         self._waiting: list[dict[str, Any]] = []
 
     def __len__(self) -> int:
-        """How many epochs there were."""
+        """Return the number of epochs."""
         return len(self._lines) + len(self._waiting)
 
     def add(self, line: dict[str, int | float | Tensor]) -> None:
-        """Note the figures of an epoch; an accuracy that is NaN is none, and is left out."""
+        """Add the record of an epoch. An accuracy that is NaN is left out."""
         self._waiting.append(line)
 
     def lines(self) -> list[Line]:
-        """A record for each epoch, of plain numbers."""
+        """Return a record of plain numbers for each epoch."""
         figures = [value.double() for line in self._waiting for value in line.values() if isinstance(value, Tensor)]
         read = iter(torch.stack(figures).tolist() if figures else ())
         for line in self._waiting:
@@ -55,23 +55,23 @@ class History:
 
 
 def check_history(history: Sequence[object], required: Collection[str] = COLUMNS) -> None:
-    """See whether something that was read is a history: of the epochs 0, 1, ... in order, of finite numbers.
+    """Check that a loaded history has consecutive epochs from 0 and finite values.
 
     Args:
         history: a record for each epoch.
-        required: what each must have.
+        required: the names that each record must have.
 
     Raises:
-        ValueError: it is none; names the first fault.
+        ValueError: if it is not a valid history; names the first error.
     """
     for epoch, record in enumerate(history):
         if not isinstance(record, dict) or not set(record) >= set(required):
-            raise ValueError(f"record {epoch} must have {', '.join(required)}")
+            raise ValueError(f"record {epoch} must contain {', '.join(required)}")
         for name, value in record.items():
             if type(value) not in (int, float) or not math.isfinite(value):
                 raise ValueError(f"{name} of epoch {epoch} must be a finite number")
         if record["epoch"] != epoch:
-            raise ValueError(f"the epochs must be counted from 0, and record {epoch} is of {record['epoch']}")
+            raise ValueError(f"epochs must be numbered from 0, and record {epoch} has epoch {record['epoch']}")
         parts = [record.get(name, 0) for name in ("validation_accuracy", "validation_disagreement")]
         if record["seconds"] < 0 or not all(0 <= part <= 1 for part in parts):
             raise ValueError(f"seconds of epoch {epoch} must be at least 0, and accuracies from 0 to 1")

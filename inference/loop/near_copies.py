@@ -1,4 +1,4 @@
-"""Members that ended as near copies of one another: an ensemble of such is no better than one network."""
+"""Detection of members that are near copies of each other; their ensemble is no better than one network."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from bayes_share.errors import option
 from bayes_share.inference.loop.history import Line
 from bayes_share.layers.factored import Factored, is_further
 
-_FEW = 0.35  # of the errors that training does not explain
-_ERRORS = 20  # of these, below which few disagreements are chance
-_SIGNS = 0.2  # of the factors of a layer; of normal ones around 1 fewer are negative
+_FEW = 0.35  # disagreements per error in excess of the training error
+_ERRORS = 20  # with fewer excess errors, few disagreements may be chance
+_SIGNS = 0.2  # fraction of negative factors in a layer; normal factors around 1 have fewer
 
 
 @dataclass(frozen=True)
 class MadeDifferent:
-    """What the members of a training have of their own already.
+    """The ways in which the members of a training are already made different.
 
     Args:
-        has_signs: whether factors started, and are, at different signs.
-        has_data: whether each member is fed data, or an order, of its own.
-        has_weights: whether each member has weights of its own, such as a head, beside factors and biases.
+        has_signs: whether factors started with different signs and still have them.
+        has_data: whether each member has its own data, or its own order of the data.
+        has_weights: whether each member has its own weights, such as a head, besides factors and biases.
     """
 
     has_signs: bool = False
@@ -30,7 +30,7 @@ class MadeDifferent:
 
     @classmethod
     def of(cls, network: nn.Module, has_data: bool) -> "MadeDifferent":
-        """What the members of a network have."""
+        """Find out how the members of a network differ already."""
         layers = [module for module in network.modules() if isinstance(module, Factored)]
         factors = (
             factor
@@ -42,37 +42,40 @@ class MadeDifferent:
 
 
 def has_signs(factors: Iterable[Tensor]) -> bool:
-    """Whether many of the factors of some layer are negative, as where they started at random signs."""
+    """Return whether many factors of some layer are negative, as after initialisation with random signs."""
     return any(bool((factor < 0).float().mean() > _SIGNS) for factor in factors)
 
 
 def judged_line(history: Sequence[Line], is_best: bool) -> Line:
-    """The epoch whose state a training ended with.
+    """Return the record of the epoch whose state a training ended with.
 
     Args:
-        history: of the training.
-        is_best: whether that is the best epoch's, and not the last one's.
+        history: the history of the training.
+        is_best: whether the state is from the best epoch instead of the last one.
     """
     return min(history, key=lambda line: line["validation_nll"]) if is_best else history[-1]
 
 
 def near_copies(line: Line, examples: int | float, members: int, made: MadeDifferent) -> str | None:
-    """What to say where members that share their weights are near copies; None where they are not, or few errors tell.
+    """Return a warning if members that share weights are near copies; None if not or if errors are too few.
 
-    The disagreement is measured by the errors on validation examples that there are beyond those on training examples:
-    members can differ where they are wrong because they have learned so, and not where labels are noise, on which
-    networks apart agree as well (on a table with a fifth of noisy labels, four networks apart disagree on 0.2 times as
-    many examples as they get wrong, and after training that fits no noise on 2 to 3 times as many as are wrong beyond
-    the training error). In trials of ResNet-20 at full length, and of ResNet-8 on small images, which fit their
-    training data, the members of deep ensembles disagree on 0.75 to 1.4 times as many examples as the ensemble gets
-    wrong, those of BatchEnsembles that close half of the gap or more on 0.55 and more, and those that are no better
-    than one network on 0.2 to 0.27. So near copies are those below 0.35, by more than the standard error of a count.
+    The disagreement of members is compared with the number of errors on validation examples in excess of the training
+    error. Members can learn to differ where the ensemble is wrong, but not where labels are noise, on which separate
+    networks agree as well. On a table with a fifth of noisy labels, four separate networks disagree on 0.2 times as
+    many examples as they get wrong; after training that does not fit the noise, on 2 to 3 times as many as the excess
+    errors.
+
+    The threshold is from trials of ResNet-20 at full length and of ResNet-8 on small images, which fit their training
+    data. Members of deep ensembles disagree on 0.75 to 1.4 times as many examples as the ensemble gets wrong. For
+    BatchEnsembles that close at least half of the gap to them the ratio is 0.55 or more; for those no better than one
+    network it is 0.2 to 0.27. Members are near copies if the ratio is below 0.35 by more than the standard error of the
+    count.
 
     Args:
-        line: of the history, of the state that is judged.
-        examples: that the scores in it are of.
-        members: how many there are.
-        made: what they have of their own already, and are not advised to have.
+        line: the record of the epoch whose state is judged.
+        examples: number of validation examples.
+        members: number of members.
+        made: the ways in which members already differ. They are left out of the advice.
 
     >>> line = {"train_accuracy": 0.99, "validation_accuracy": 0.928, "validation_disagreement": 0.019}
     >>> near_copies(line, 5000, 4, MadeDifferent())[:59]
@@ -82,20 +85,20 @@ def near_copies(line: Line, examples: int | float, members: int, made: MadeDiffe
     """
     if not {"train_accuracy", "validation_accuracy", "validation_disagreement"} <= set(line):
         return None
-    errors, in_training = 1 - line["validation_accuracy"], 1 - line["train_accuracy"]
+    errors, train_errors = 1 - line["validation_accuracy"], 1 - line["train_accuracy"]
     apart = line["validation_disagreement"]
-    beyond = errors - max(0.0, in_training)
+    beyond = errors - max(0.0, train_errors)
     if beyond * examples < _ERRORS or apart + (apart / examples) ** 0.5 >= _FEW * beyond:
         return None
     remedies = [
-        *([] if made.has_signs else [f"start the factors at random signs ({option('init')} random_sign)"]),
-        *([] if made.has_data else [f"give each member data of its own ({option('feed')} own or bootstrap)"]),
-        *([] if made.has_weights else [f"give each member a head and norms of its own ({option('own')})"]),
+        *([] if made.has_signs else [f"initialise the factors with random signs ({option('init')} random_sign)"]),
+        *([] if made.has_data else [f"give each member its own data ({option('feed')} own or bootstrap)"]),
+        *([] if made.has_weights else [f"give each member its own head and norms ({option('own')})"]),
         "train a deep ensemble",
     ]
     return (
-        f"the {members} members are near copies: two of them disagree on {apart:.1%} of the validation examples, where "
-        f"{errors:.1%} are wrong, and {in_training:.1%} in training; for members that differ, "
+        f"the {members} members are near copies: two of them disagree on {apart:.1%} of the validation examples on "
+        f"average, while the error is {errors:.1%}, and {train_errors:.1%} in training; to make members differ, "
         f"{' or '.join(remedies[:2])}"
     )
 

@@ -1,17 +1,17 @@
-"""Trainings that ended worse than they began, though every number is finite."""
+"""Detection of trainings that ended worse than they began, with finite values."""
 
 from collections.abc import Sequence
 
 from bayes_share.inference.loop.history import Line
 
-_CLEARLY = 0.1  # of the first loss, or nats where that is small: more than batches and augmentation make of it
+_CLEARLY = 0.1  # of the first loss, or nats if that is small: more than batch order and augmentation change it
 
 
 def no_better(history: Sequence[Line]) -> str | None:
-    """What to say where the training data are less probable at the end than in the first epoch; None where not.
+    """Return a warning if the training loss is clearly higher in the last epoch than in the first, otherwise None.
 
     Args:
-        history: a line for each epoch.
+        history: a record for each epoch.
 
     >>> no_better([{"train_nll": 1.4}, {"train_nll": 3.1}])[:66]
     'the loss of the last epoch, 3.1, is above that of the first, 1.4: '
@@ -24,5 +24,5 @@ def no_better(history: Sequence[Line]) -> str | None:
         return None
     return (
         f"the loss of the last epoch, {last:.3g}, is above that of the first, {first:.3g}: try a lower learning rate, "
-        f"clipping, or inputs and targets that are standardised"
+        f"clipping, or standardised inputs and targets"
     )

@@ -1,4 +1,4 @@
-"""What is looked at before the first step, so that no training is lost to it: targets, and the network's outputs."""
+"""Checks of targets and network outputs before the first step, so that errors do not end a long training."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,30 +17,31 @@ from bayes_share.sharing.members_interface import Members
 from bayes_share.tensors.seeding import seeded
 from bayes_share.tensors.trees import Tree, num_examples
 
-_FEW = 4  # examples that are looked at
+_FEW = 4  # examples that are checked
 
 
 def looked_at(algorithm: Inference[Any], state: Any, source: Source, seed: int) -> tuple[Source, TargetCheck]:
-    """A source whose targets are as the likelihood takes them, after a look at a few examples by the algorithm too.
+    """Check the targets and let the algorithm check a few examples; return the source with prepared targets.
 
     Args:
-        algorithm: that made the state.
-        state: before the first step; is left as it is.
-        source: of the training examples.
-        seed: of what the algorithm draws when it looks.
+        algorithm: the algorithm that made the state.
+        state: the state before the first step. It is not changed.
+        source: the training examples.
+        seed: random seed of the algorithm's check.
 
     Returns:
-        The source, and how the likelihood takes other targets.
+        The source, and the check that prepares other targets for the likelihood.
 
     Raises:
-        InputError: what `Likelihood.prepare` and `Inference.check` refuse, or a loss without a posterior.
+        InputError: if `Likelihood.prepare` or `Inference.check` fails, or the algorithm requires a posterior and the
+            loss does not define one.
     """
     model = algorithm.draw(state, 0).parts[0].model
     likelihood = model.likelihood
     reason = likelihood.why_no_posterior()
     if reason and algorithm.needs_log_lik:
         name = type(algorithm).__name__
-        raise InputError(f"{name} needs a posterior, and {reason}: take MAP, or a deep ensemble of it")
+        raise InputError(f"{name} requires a posterior, and {reason}: use MAP, or a deep ensemble of it")
     with seeded(seed, "check"):
         few, outputs = _first_outputs(model, lambda count: source.first(count).inputs, source.batch_size)
 
@@ -59,11 +60,13 @@ def looked_at(algorithm: Inference[Any], state: Any, source: Source, seed: int) 
 
 
 def settling(build: Build, source: Source, execution: Execution) -> Build:
-    """A function that builds the same models, each placed, and settled by a few examples before it has an optimizer.
+    """Return a function that builds the same models, places each, and settles its ensemble on a few examples.
+
+    An ensemble must be settled before its optimizer is created; see `Model.settle`.
 
     Args:
-        build: gives a freshly initialised model.
-        source: of the training examples.
+        build: builds a freshly initialised model.
+        source: the training examples.
         execution: where the model is placed.
     """
 
@@ -71,7 +74,7 @@ def settling(build: Build, source: Source, execution: Execution) -> Build:
         model = execution.place(build())
         if isinstance(model.network, Members) and not model.network.is_settled:
             few = source.on(execution, precision_of(model)).first(min(_FEW, source.batch_size))
-            with execution.autocast(), suppress(InputError):  # what the network refuses is said by its first step
+            with execution.autocast(), suppress(InputError):  # the first step reports the network's error
                 model.settle(few.inputs)
         return model
 
@@ -79,14 +82,14 @@ def settling(build: Build, source: Source, execution: Execution) -> Build:
 
 
 def precision_of(model: Model) -> torch.dtype:
-    """The dtype of the parameters."""
+    """Return the dtype of the model's parameters."""
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
 def _first_outputs(model: Model, first: Callable[[int], Tree], batch_size: int) -> tuple[Tree, Tensor]:
-    """A few inputs, and the outputs for them in eval mode."""
+    """Return a few inputs and the network's outputs for them in eval mode."""
     with evaluating(model), torch.no_grad(), torch.compiler.set_stance("force_eager"):
-        # Some networks take batches of one size only: that of a step, or a member's part of it.
+        # Some networks accept one batch size only: that of a step, or of a member's part of it.
         for size in (min(_FEW, batch_size), max(1, batch_size // model.ensemble_size)):
             few = first(size)
             with suppress(Exception):

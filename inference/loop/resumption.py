@@ -1,4 +1,4 @@
-"""Checkpoints of trainings that are begun from Python: which training one is of, and going on with it."""
+"""Checkpoints of trainings from Python: check that they belong to a training, and resume it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -19,42 +19,46 @@ from bayes_share.io.terminal import say
 def kept_in(
     folder: str | Path | None, training: Training, resume: bool, minutes: float
 ) -> Iterator[Callable[[], object]]:
-    """Go on with a training from its latest checkpoint, and save it on its way; no other process does meanwhile.
+    """Resume a training from its latest checkpoint and save checkpoints during training.
 
-    Of several processes of one training, all go on, and the first one saves.
+    The folder is locked against other trainings. If a training has several processes, all resume and the first one
+    saves.
 
     Args:
-        folder: of the checkpoints; None: none are saved.
-        training: at its beginning; goes on from where the latest checkpoint is, if it is to `resume`.
-        resume: whether checkpoints may be there already.
-        minutes: at most, without a checkpoint.
+        folder: the folder of the checkpoints. None: no checkpoints.
+        training: a new training. It resumes from the latest checkpoint if `resume` is true.
+        resume: whether the folder may already contain checkpoints.
+        minutes: maximum time between checkpoints.
 
     Yields:
-        A function to be called after each step, in all processes.
+        A function to call after each step, in all processes.
 
     Raises:
-        InputError: checkpoints that are not to be resumed, or are of another training; names what differs.
-        RunError: the disk is full.
+        InputError: if there are checkpoints and `resume` is false, or they belong to a different training; names the
+            first difference.
+        RunError: if the disk is full.
     """
     if folder is None:
         if resume:
-            raise InputError("resume=True goes on from checkpoints: name their folder, checkpoints=...")
+            raise InputError("resume=True requires a folder of checkpoints: give checkpoints=...")
         yield lambda: None
         return
     checkpoints, ranks = Checkpoints(Path(folder)), Ranks.here()
     with alone_in(checkpoints.folder) if ranks.is_first else nullcontext():
-        ranks.wait()  # the first process has the folder for itself
+        ranks.wait()  # until the first process has locked the folder
         noted = identity_of(training)
         saved = checkpoints.load(say)
         if saved is not None:
             if not resume:
-                raise InputError(f"{folder} has checkpoints: go on with them by resume=True, or give another folder")
+                raise InputError(f"{folder} already has checkpoints: resume with resume=True, or give another folder")
             _check_same(noted, saved.get("training"), folder)
             try:
                 training.load_state_dict(saved)
             except InputError as error:
-                raise InputError(f"the latest checkpoint in {folder} is none of this training: {error}") from error
-        ranks.wait()  # all have read what the first one may now replace
+                raise InputError(
+                    f"the latest checkpoint in {folder} does not belong to this training: {error}"
+                ) from error
+        ranks.wait()  # until all have read the checkpoint, which the first one may then replace
         saver = Saver(checkpoints, minutes, {"training": noted})
         was_finished = training.is_finished
 
@@ -71,14 +75,14 @@ def kept_in(
 
 
 def identity_of(training: Training) -> dict[str, Any]:
-    """What a training depends on, as far as it can be known, as plain values by name.
+    """Return everything that a training is known to depend on, as plain values by name.
 
-    Of a loader nothing is known but the numbers of examples and batches, of a network the shapes of its parameters.
+    For a loader this is the number of examples and batches, for a network the shapes of its parameters.
     """
     execution, validation = training.execution, training.validation
     model = training.algorithm.draw(training.state, 0).parts[0].model
     return {
-        **_plain("algorithm", training.algorithm),
+        **_plain_values("algorithm", training.algorithm),
         **training.source.identity(),
         **{
             f"validation {name}": value for name, value in ({} if validation is None else validation.identity()).items()
@@ -97,23 +101,25 @@ def identity_of(training: Training) -> dict[str, Any]:
 
 
 def _check_same(here: Mapping[str, Any], there: Any, folder: str | Path) -> None:
-    """Raise an InputError where a checkpoint is of another training; names the first thing that differs."""
+    """Raise InputError if a checkpoint belongs to a different training; names the first difference."""
     if not isinstance(there, dict):
-        raise InputError(f"the checkpoints in {folder} do not say of which training they are: give another folder")
+        raise InputError(f"the checkpoints in {folder} do not identify their training: give another folder")
     for name in {**here, **there}:
         one, other = there.get(name), here.get(name)
         if one != other:
-            values = "" if isinstance(one, dict) or name.endswith("data") else f" {one}, which is {other} here"
-            raise InputError(f"{folder} has checkpoints of a training with another {name}{values}: give another folder")
+            values = "" if isinstance(one, dict) or name.endswith("data") else f" ({one} instead of {other})"
+            raise InputError(
+                f"{folder} has checkpoints of a training that differs in {name}{values}: give another folder"
+            )
 
 
-def _plain(name: str, value: Any) -> dict[str, Any]:
-    """A record of hyperparameters as plain values: its kind, and its fields by dotted names; functions by theirs."""
+def _plain_values(name: str, value: Any) -> dict[str, Any]:
+    """Return a record as plain values: its class, and its fields by dotted names; functions by their names."""
     if is_dataclass(value) and not isinstance(value, type):
-        inner = [_plain(f"{name}.{field.name}", getattr(value, field.name)) for field in fields(value)]
+        inner = [_plain_values(f"{name}.{field.name}", getattr(value, field.name)) for field in fields(value)]
         return {name: type(value).__name__} | {key: found for each in inner for key, found in each.items()}
     if isinstance(value, tuple | list):
-        return {name: [_plain(name, each)[name] for each in value]}
+        return {name: [_plain_values(name, each)[name] for each in value]}
     if value is None or isinstance(value, bool | int | float | str):
         return {name: value}
     return {name: getattr(value, "__qualname__", type(value).__qualname__)}

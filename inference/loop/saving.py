@@ -1,20 +1,20 @@
-"""When a training's checkpoints are saved."""
+"""When to save the checkpoints of a training."""
 
 import time
 
 from bayes_share.inference.checkpoint import Checkpoints
 from bayes_share.inference.train import Training
 
-SAVING_PAYS = 20  # at the end of an epoch, when this many times as long as the last saving took has gone by since
+SAVING_PAYS = 20  # save after an epoch if this many times the duration of the last saving has passed since
 
 
 class Saver:
-    """Saves a training after the first epoch, after each later one where that takes little of the time, and in between.
+    """Saves a training after the first epoch, after later epochs if that is cheap, and at time intervals.
 
     Args:
-        checkpoints: where to.
-        minutes: at most so long without one.
-        noted: what is said in each of which training it is, as plain values by name.
+        checkpoints: where to save.
+        minutes: maximum time between checkpoints.
+        noted: entries added to each checkpoint, as plain values by name; they identify the training.
     """
 
     def __init__(self, checkpoints: Checkpoints, minutes: float, noted: dict[str, object]) -> None:
@@ -22,13 +22,13 @@ class Saver:
         self._saved_at, self._took = time.monotonic(), 0.0
 
     def is_due(self, training: Training) -> bool:
-        """Whether it is time to save it."""
+        """Return whether a checkpoint should be saved now."""
         since = time.monotonic() - self._saved_at
         is_worth = training.step % training.steps_per_epoch == 0 and since >= SAVING_PAYS * self._took
         return is_worth or since > 60 * self._minutes
 
     def save(self, training: Training) -> None:
-        """Save it as it is now; where its source does not go on within epochs, as it was at the end of the last."""
+        """Save the current state; if the source cannot be resumed within epochs, that of the last epoch's end."""
         started = time.monotonic()
         content = training.state_dict()
         self._checkpoints.save(content["step"], {**self._noted, **content})

@@ -1,4 +1,4 @@
-"""Which members are kept after a training, where only some are."""
+"""Select the members to keep after a training."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,10 +11,10 @@ from bayes_share.models.mixture import best_members, check_count
 
 
 def check_keeps(algorithm: Inference[Any], state: Any, count: int) -> None:
-    """See before the training whether so many members can be kept after it, by a trial on the first of them.
+    """Check before training that so many members can be kept, by keeping the first ones.
 
     Raises:
-        InputError: there are fewer, or the algorithm cannot keep some alone.
+        InputError: if there are fewer members, or the algorithm cannot keep a subset of them.
     """
     check_count(count, sum(part.model.ensemble_size for part in algorithm.draw(state, 0).parts))
     algorithm.keep_members(state, range(count))
@@ -23,14 +23,14 @@ def check_keeps(algorithm: Inference[Any], state: Any, count: int) -> None:
 def chosen_members(
     algorithm: Inference[Any], state: Any, batches: Iterable[Batch], num_samples: int, count: int
 ) -> list[int]:
-    """The members with the best mixture on validation data, by `best_members`, in ascending order.
+    """Choose the members with the best mixture on validation data by `best_members`; return them in ascending order.
 
     Args:
-        algorithm: that made the state.
-        state: after training.
-        batches: of the validation data, with targets as the likelihood takes them; gone through once for each draw.
-        num_samples: draws.
-        count: how many are chosen.
+        algorithm: the algorithm that made the state.
+        state: the state after training.
+        batches: the validation data with prepared targets, iterated over once per draw.
+        num_samples: number of draws.
+        count: number of members to choose.
     """
     draws = []
     for sample in range(num_samples):

@@ -1,4 +1,4 @@
-"""Early stopping: when the validation NLL no longer falls, training ends with the best state that there was."""
+"""Early stopping: end training when the validation NLL stops falling, with the state of the best epoch."""
 
 import math
 from collections.abc import Callable
@@ -9,18 +9,18 @@ from bayes_share.tensors.trees import copied
 
 
 class EarlyStopping:
-    """Stops after `patience` epochs in a row without a lower validation NLL, and has the state of the best epoch.
+    """Stops after `patience` consecutive epochs without a lower validation NLL, and stores the state of the best epoch.
 
     Args:
-        patience: epochs.
+        patience: number of epochs.
 
     Raises:
-        InputError: fewer than 1.
+        InputError: if `patience` is below 1 or not an integer.
     """
 
     def __init__(self, patience: int) -> None:
         if type(patience) is not int or patience < 1:
-            raise InputError(f"patience is a number of epochs, at least 1, not {patience!r}")
+            raise InputError(f"patience must be an integer number of epochs, at least 1, not {patience!r}")
         self._patience = patience
         self._lowest = math.inf
         self._epochs_since = 0
@@ -28,15 +28,15 @@ class EarlyStopping:
 
     @property
     def is_over(self) -> bool:
-        """Whether training is to stop."""
+        """Whether training should stop."""
         return self._epochs_since >= self._patience
 
     def add(self, nll: float, state: Callable[[], dict[str, Any]]) -> None:
-        """Take in the validation NLL of an epoch.
+        """Add the validation NLL of an epoch.
 
         Args:
-            nll: of the state after it.
-            state: gives that state, of which a copy is kept, on the host, where it is the best so far.
+            nll: the validation NLL after the epoch.
+            state: returns the state after the epoch. If it is the best so far, a copy is stored on the host.
         """
         if nll < self._lowest or self.best is None:
             self._lowest, self._epochs_since = nll, 0
@@ -45,14 +45,14 @@ class EarlyStopping:
             self._epochs_since += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """The best state, and how long ago it was."""
+        """Return the best state, its NLL and the number of epochs since."""
         return {"lowest": self._lowest, "epochs_since": self._epochs_since, "best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave.
+        """Load the result of `state_dict`.
 
         Raises:
-            ValueError: something else.
+            ValueError: if it is invalid.
         """
         lowest, since, best = (state_dict[name] for name in ("lowest", "epochs_since", "best"))
         if type(lowest) is not float or type(since) is not int or since < 0 or not isinstance(best, dict | None):

@@ -1,4 +1,4 @@
-"""Scores on validation data, after an epoch."""
+"""Scores on validation data after an epoch."""
 
 import math
 from collections.abc import Iterable
@@ -19,22 +19,22 @@ from bayes_share.models.pairs import mean_differences
 def validation_scores(
     algorithm: Inference[Any], state: Any, batches: Iterable[Batch], num_samples: int, ranks: Ranks = ALONE
 ) -> dict[str, float]:
-    """The NLL of the mixture of draws and members and, where the target of an example is one class, its accuracy.
+    """Compute the NLL of the mixture of draws and members, and its accuracy if the target of an example is one class.
 
-    And, where there are several members besides, how far two of them differ; see `mean_differences`.
+    For several members, the differences between two members are added; see `mean_differences`.
 
     Args:
-        algorithm: that made the state.
-        state: is looked at.
-        batches: of the validation data, with targets as the likelihood takes them; gone through once for each draw.
-        num_samples: draws.
-        ranks: processes that all score the same state, and each compute some of the batches.
+        algorithm: the algorithm that made the state.
+        state: the state. It is not changed.
+        batches: the validation data with prepared targets, iterated over once per draw.
+        num_samples: number of draws.
+        ranks: processes that all score the same state, each on some of the batches.
 
     Returns:
-        ``validation_accuracy``, where there is one, and ``validation_nll``, in nats for an example; of several members
-        ``validation_disagreement`` and ``validation_kl``.
+        ``validation_accuracy``, for classes, and ``validation_nll``, in nats per example. For several members and
+        classes also ``validation_disagreement`` and ``validation_kl``.
     """
-    draws = [_under(algorithm.draw(state, sample), batches, ranks) for sample in range(num_samples)]
+    draws = [_logits_or_log_lik(algorithm.draw(state, sample), batches, ranks) for sample in range(num_samples)]
     targets = draws[0][1]
     found = torch.stack([of_draw for of_draw, _ in draws])
     if found.ndim == 3:
@@ -49,10 +49,10 @@ def validation_scores(
     }
 
 
-def _under(
+def _logits_or_log_lik(
     forward: Forward, batches: Iterable[Batch], ranks: Ranks
 ) -> tuple[Float[Tensor, "member batch class"] | Float[Tensor, "member batch"], Tensor]:
-    """The logits of the classes under a draw, or where there are none the log-likelihoods; and all targets."""
+    """Return the class logits under a draw, or the log-likelihoods if there are no classes, and all targets."""
     likelihood = forward.parts[0].model.likelihood
     parts: list[Tensor | None] = []
     targets = []

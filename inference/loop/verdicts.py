@@ -1,4 +1,4 @@
-"""What is said of a training at its end."""
+"""Messages about a training at its end."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,30 +11,30 @@ from bayes_share.inference.loop.no_better import no_better
 
 
 def where_it_stopped(history: Sequence[Line], planned: int) -> str:
-    """Which epoch's state it is, where training may stop early.
+    """Return a message about the epoch of the final state, for a training with early stopping.
 
     Args:
-        history: a line for each epoch.
-        planned: epochs.
+        history: a record for each epoch.
+        planned: number of planned epochs.
     """
     when = f"stopped after epoch {len(history)} of {planned}" if len(history) < planned else f"all {planned} epochs"
     best = judged_line(history, is_best=True)
-    return f"{when}; the state is that of epoch {int(best['epoch']) + 1}, of the lowest validation NLL"
+    return f"{when}; the state is from epoch {int(best['epoch']) + 1}, which has the lowest validation NLL"
 
 
 def verdicts(
     algorithm: Inference[Any], state: Any, history: Sequence[Line], validation: Source | None, is_best: bool
 ) -> Iterator[str]:
-    """Why the result may not be what was wanted: training made things worse, or members are near copies.
+    """Yield warnings about the result: training increased the loss, or members are near copies.
 
     Args:
-        algorithm: that made the state.
-        state: after the last step.
-        history: a line for each epoch.
-        validation: what was scored after each; None: nothing.
-        is_best: whether the state is that of the best epoch, and not of the last.
+        algorithm: the algorithm that made the state.
+        state: the state after the last step.
+        history: a record for each epoch.
+        validation: the examples that were scored after each epoch. None: there were none.
+        is_best: whether the state is from the best epoch instead of the last one.
     """
-    # A chain's loss wanders, and the state of the best epoch is not worse than the first.
+    # The loss of a chain fluctuates, and the best epoch is never worse than the first.
     if not algorithm.is_chain and not is_best and (said := no_better(history)) is not None:
         yield said
     parts = algorithm.draw(state, 0).parts

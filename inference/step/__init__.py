@@ -1,1 +1,1 @@
-"""The training step: what is minimised, how it is followed, and who takes the steps."""
+"""The training step: the objective, its gradient, the updates, and the drivers that take steps."""

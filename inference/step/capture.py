@@ -1,4 +1,4 @@
-"""Who takes the steps of a training: each as usual, or by replays of one that was recorded."""
+"""Drivers of training steps: eager, or by replays of a recorded step."""
 
 import copy
 import logging
@@ -19,19 +19,19 @@ from bayes_share.inference.step.recorded_step import RecordedStep, copied_batch
 from bayes_share.inference.step.recording import ReadsNothing, Recording
 from bayes_share.tensors.trees import copied
 
-_WARM = 3  # steps that are taken as usual first: optimizers make what they keep, libraries choose their kernels
-_MOST = 4  # forms of batches that are recorded, each with memory of its own
-_MOST_APART = 0.05  # of the way that a step goes: kernels may add in another order, and round to bfloat16
+_WARM_UP_STEPS = 3  # steps before the first recording, in which optimizers allocate state and libraries select kernels
+_MAX_FORMS = 4  # recorded forms of batches, each with its own memory
+_TOLERANCE = 0.05  # of a step's change: the order of summation may differ, and bfloat16 rounds
 _ROUNDING = 1e-5
 _SMALLEST = 1e-30
 _log = logging.getLogger(__name__)
 
 
 class Driver(ABC):
-    """Who takes the steps of a training.
+    """Takes the steps of a training.
 
     Args:
-        processes: take them together; None: one process alone.
+        processes: the processes that take each step together. None: a single process.
     """
 
     def __init__(self, processes: Processes | None = None) -> None:
@@ -45,43 +45,44 @@ class Driver(ABC):
         return info
 
     def complete(self, algorithm: Inference[Any], state: Any) -> None:
-        """See to it that the whole state is here, before it is looked at."""
+        """Make the whole state available in this process."""
         self._processes.complete(algorithm, state)
 
     def forget(self) -> None:
-        """Forget what was recorded of a state, whose tensors are now others."""
+        """Discard everything recorded for a state whose tensors have been replaced."""
         self._processes.forget()
 
     @abstractmethod
     def _step(self, algorithm: Inference[Any], state: Any, batch: Batch) -> StepInfo:
-        """Take a step, without what is done now and then."""
+        """Take a step without the occasional work after it."""
 
 
 class Eager(Driver):
-    """Operator by operator, as Python comes to them. A `Driver`."""
+    """A `Driver` that runs every step eagerly."""
 
     def _step(self, algorithm: Inference[Any], state: Any, batch: Batch) -> StepInfo:
         return self._processes.step(algorithm, state, batch, AT_ONCE)
 
 
 class Captured(Driver):
-    """The first steps are taken as usual; then one is recorded for each form of batch, and replayed. A `Driver`.
+    """A `Driver` that runs the first steps eagerly, then records one for each form of batch, and replays it.
 
-    By the law of a step nothing but tensors changes from one to the next, so that a replay is a step. Its random
-    numbers are those that the generators then give. What cannot be recorded is taken as usual, and the log says why: an
-    algorithm that moves by transitions, a network whose operators read the host, batches of many forms. So is all, from
-    then on, where the first replay of a step gives other numbers than the step itself on a copy of the state. On a GPU
-    the networks of a deep ensemble are computed side by side, a stream each.
+    Only tensors change from one step to the next (see `GradientMethod`), so a replay is a step. Its random numbers come
+    from the current state of the generators. Steps that cannot be recorded run eagerly, and the log says why:
+    transitions of a Markov chain, and networks with operators that read values on the host. So do further forms of
+    batches after the first few. If the first replay of a recorded step gives a different result than an eager step on a
+    copy of the state, all further steps run eagerly. On a GPU the networks of a deep ensemble run in parallel, each on
+    its own stream.
 
-    A step of several processes is recorded in parts, with the messages that they exchange between them. All processes
-    agree on how a step is taken: where one of them cannot record it, or finds other numbers, none replays it.
+    A step of several processes is recorded in parts, with the messages between processes sent between the parts. All
+    processes agree on how to take a step: if one of them cannot record it or gets a different result, none replays it.
 
-    On a CPU this is slower than `Eager`, and keeps all that a step computes with: it is there to show that captured
-    steps are the same, where there is no GPU.
+    On a CPU this is slower than `Eager` and keeps all intermediate tensors in memory. It serves to test captured steps
+    without a GPU.
 
     Args:
-        device: where the steps are computed.
-        processes: take them together; None: one process alone.
+        device: the device that computes the steps.
+        processes: the processes that take each step together. None: a single process.
     """
 
     def __init__(self, device: torch.device, processes: Processes | None = None) -> None:
@@ -92,27 +93,31 @@ class Captured(Driver):
         self._taken = 0
         self._is_tried = False
         self.reason: str | None = None
-        """Why steps are taken as usual after all; None where they are not."""
+        """Why steps are not recorded, or None."""
 
     def forget(self) -> None:
-        """Record anew, after the first steps."""
+        """Discard the recorded steps; new ones are recorded after the first steps."""
         super().forget()
         self._steps.clear()
         self._checked.clear()
         self._taken = 0
 
     def _step(self, algorithm: Inference[Any], state: Any, batch: Batch) -> StepInfo:
-        """Take it, recorded or not."""
+        """Take a step, recorded or not."""
         form = _form_of(batch)
-        may_record = self._taken >= _WARM and self.reason is None and (form in self._steps or len(self._steps) < _MOST)
+        may_record = (
+            self._taken >= _WARM_UP_STEPS
+            and self.reason is None
+            and (form in self._steps or len(self._steps) < _MAX_FORMS)
+        )
         self._taken += 1
         if may_record and not self._is_tried:
             self._is_tried = True
-            self.reason = self._agreed(_why_not(algorithm, state, batch, self._processes))
-            how = f"taken one by one: {self.reason}" if self.reason else f"captured ({_WAYS[self._device.type]})"
+            self.reason = self._agreed(_why_not_recordable(algorithm, state, batch, self._processes))
+            how = f"not captured: {self.reason}" if self.reason else f"captured ({_METHODS[self._device.type]})"
             _log.info("steps are %s", how)
         if not may_record or self.reason is not None:
-            with _aside(self._device) if self._taken <= _WARM else nullcontext():
+            with _separate_stream(self._device) if self._taken <= _WARM_UP_STEPS else nullcontext():
                 return self._eagerly(algorithm, state, batch)
         if form in self._checked:
             return self._steps[form].replay(batch)
@@ -124,7 +129,7 @@ class Captured(Driver):
         try:
             self._steps[form] = RecordedStep(algorithm, state, batch, self._graphs(algorithm, state), self._processes)
             reason = None
-        except RuntimeError as error:  # nothing was run: the step is still to be taken
+        except RuntimeError as error:  # nothing has run yet, so the step is taken below
             reason = str(error).partition("\n")[0]
         if (reason := self._agreed(reason)) is None:
             return self._first_replay(algorithm, state, batch, form)
@@ -138,42 +143,42 @@ class Captured(Driver):
         return Graphs(len(algorithm.trainings(state)) if isinstance(algorithm, Composed) else 1)
 
     def _first_replay(self, algorithm: Inference[Any], state: Any, batch: Batch, form: Hashable) -> StepInfo:
-        """Replay a step, and take it on a copy of the state too; where they differ, go on with the latter."""
+        """Replay a step and also take it on a copy of the state. If the results differ, continue from the copy."""
         before, other = copied(state.state_dict()), copy.deepcopy(state)
         with torch.random.fork_rng(devices=_devices()):
             expected = self._eagerly(algorithm, other, copied_batch(batch))
         info = self._steps[form].replay(batch)
         self._checked.add(form)
-        apart = self._agreed(_apart(before, state.state_dict(), other.state_dict()))
-        if apart is None:
+        difference = self._agreed(_difference(before, state.state_dict(), other.state_dict()))
+        if difference is None:
             return info
-        self._give_up(f"a replay of the recorded step gave other numbers ({apart})")
+        self._give_up(f"a replay of the recorded step gave a different result ({difference})")
         state.load_state_dict(copied(other.state_dict()))
         return expected
 
     def _give_up(self, reason: str) -> None:
         self.reason = reason
-        _log.warning("steps are taken one by one after all: %s", reason)
+        _log.warning("steps are no longer captured: %s", reason)
         self._steps.clear()
 
     def _agreed(self, reason: str | None) -> str | None:
-        """In all processes, the reason of the first one that has a reason not to replay steps; None if none has."""
+        """Return, in all processes, the reason of the first process that has one not to replay steps, or None."""
         ranks = self._processes.ranks
         have = ranks.any_says(*(reason is not None and number == ranks.rank for number in range(ranks.count)))
         return ranks.told(have.index(True), reason) if any(have) else None
 
 
-_WAYS = {"cuda": "a CUDA graph", "cpu": "operators that are run again, which is slower on a CPU"}
+_METHODS = {"cuda": "a CUDA graph", "cpu": "replayed operators, which is slower on a CPU"}
 
 
-def _why_not(algorithm: Inference[Any], state: Any, batch: Batch, processes: Processes) -> str | None:
-    """Why a step cannot be recorded, found out by one on a copy of the state; None where it can."""
+def _why_not_recordable(algorithm: Inference[Any], state: Any, batch: Batch, processes: Processes) -> str | None:
+    """Return why a step cannot be recorded, from a trial on a copy of the state; None if it can."""
     if (reason := why_eager(algorithm, state)) is not None:
         return reason
     try:
         with torch.random.fork_rng(devices=_devices()), ReadsNothing() as runner:
             processes.step(algorithm, copy.deepcopy(state), copied_batch(batch), runner)
-    except Exception as error:  # whatever a network raises that cannot be copied or looked at
+    except Exception as error:  # any error of a network that cannot be copied or traced
         return f"{error or type(error).__name__}".partition("\n")[0]
     return None
 
@@ -182,29 +187,29 @@ def _devices() -> list[int]:
     return list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
 
 
-def _apart(before: Any, found: Any, expected: Any) -> str | None:
-    """By how much a step went elsewhere than it should have, where that is more than rounding; None where it is not."""
+def _difference(before: Any, found: Any, expected: Any) -> str | None:
+    """Return a message if the result of a step differs from the expected one by more than rounding, otherwise None."""
     worst = 0.0
     for start, here, there in zip(*(tree_leaves(content) for content in (before, found, expected)), strict=True):
         if not isinstance(there, Tensor) or not there.is_floating_point() or not there.numel():
             continue
         moved = (there - start).abs().max() if start.shape == there.shape else there.abs().max()
-        apart = (here - there).abs().max() / (moved + _ROUNDING * there.abs().max()).clamp_min(_SMALLEST)
-        worst = max(worst, float(apart.nan_to_num(nan=1.0)) if not there.isnan().any() else 0.0)
-    return None if worst <= _MOST_APART else f"its parameters or statistics moved {worst:.0%} of a step elsewhere"
+        difference = (here - there).abs().max() / (moved + _ROUNDING * there.abs().max()).clamp_min(_SMALLEST)
+        worst = max(worst, float(difference.nan_to_num(nan=1.0)) if not there.isnan().any() else 0.0)
+    return None if worst <= _TOLERANCE else f"parameters or statistics differ by {worst:.0%} of the step"
 
 
 @contextmanager
-def _aside(device: torch.device) -> Iterator[None]:
-    """On a stream of its own where there are streams, as what is captured later will be."""
+def _separate_stream(device: torch.device) -> Iterator[None]:
+    """Use a separate stream on a GPU, as a captured step will."""
     if device.type != "cuda":
         yield
         return
-    current, aside = torch.cuda.current_stream(device), torch.cuda.Stream(device)
-    aside.wait_stream(current)
-    with torch.cuda.stream(aside):
+    current, separate = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    separate.wait_stream(current)
+    with torch.cuda.stream(separate):
         yield
-    current.wait_stream(aside)
+    current.wait_stream(separate)
 
 
 def _form_of(batch: Batch) -> Hashable:

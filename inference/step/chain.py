@@ -1,4 +1,4 @@
-"""A Markov chain that moves by gradients of batches: where it is, how far, and the samples that it left."""
+"""A Markov chain that moves by gradients of batches: its position, step sizes and kept samples."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,23 +16,23 @@ from bayes_share.inference.step.starts import check_members_will_differ, check_t
 from bayes_share.inference.step.steps import DataFeed, Steps
 from bayes_share.models.model import Model
 
-_NEW = 0.02  # part of a mean over the latest steps that is the latest
+_NEW = 0.02  # weight of the latest step in a running mean
 
 
 @dataclass
 class GradientChain:
-    """The position and velocity of a chain, and the samples that it left.
+    """The position and velocity of a chain, and its kept samples.
 
     Args:
-        position: of the chain.
-        clock: how many of how many steps were taken.
-        rates: the learning rate in each step, as a multiple of its highest value.
-        slowing: what the learning rate is divided by: a mean over the latest steps of the burn-in, and fixed after it.
-        adapting: how much of a step's own value that takes in, in each step.
-        velocity: of each trained parameter, by name; none where a chain has no momentum.
-        gradients: of the potential over num_data, in the coordinates of the chain, by name; between the two halves of a
-            step.
-        samples: kept parameters and buffers, each by its name in the model.
+        position: the position of the chain.
+        clock: the step counter.
+        rates: ``[step]``: the learning rate of each step, as a multiple of its maximum.
+        slowing: the divisor of the learning rate: a running mean over the burn-in, constant afterwards.
+        adapting: ``[step]``: the weight of a step's value in this running mean.
+        velocity: the velocity of each trained parameter, by name. Empty for a chain without momentum.
+        gradients: the gradients of the potential divided by num_data, in the coordinates of the chain, by name. They
+            exist between the two halves of a step.
+        samples: the kept parameters and buffers, by their names in the model.
     """
 
     position: Position
@@ -55,20 +55,19 @@ class GradientChain:
         name: str,
         burn_in: float,
     ) -> "GradientChain":
-        """At the parameters of a model, before the first of so many steps.
+        """Return a chain at the parameters of a model, before the first step.
 
         Args:
-            model: in training mode; is moved.
-            num_data: training examples.
-            num_steps: how many there will be.
-            rate_at: the multiple of the learning rate at a step, of so many.
+            model: the model in training mode. The chain changes it.
+            num_data: number of training examples.
+            num_steps: total number of steps.
+            rate_at: the multiple of the learning rate, a function of the step and the number of steps.
             feed: how members are fed.
-            name: of the algorithm, for messages.
-            burn_in: part of all steps in which the learning rate adapts to the likelihood.
+            name: name of the algorithm, for messages.
+            burn_in: fraction of all steps in which the learning rate adapts to the likelihood.
 
         Raises:
-            InputError: what `Position.start` says; or members that are equal and would stay so, because what is sampled
-                is shared.
+            InputError: as in `Position.start`, or if all sampled parameters are shared and members would stay equal.
         """
         check_trainable(model)
         position = Position.start(model, num_data, name)
@@ -84,26 +83,26 @@ class GradientChain:
 
     @property
     def model(self) -> Model:
-        """The model at the position."""
+        """The model at the current position."""
         return self.position.model
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers were learned; shared ones count once."""
+        """The number of trained values. Shared ones count once."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     @property
     def num_kept(self) -> int:
-        """How many samples there are to draw from."""
+        """The number of kept samples."""
         return len(self.samples)
 
     def find_gradients(self, steps: Steps, batch: Batch, bearable: float = 1.0) -> StepInfo:
-        """Compute the gradients of the potential, the prior's part with them, at a batch that stands for all data.
+        """Compute the gradients of the potential, including the prior, with the batch in place of all data.
 
         Args:
-            steps: how they are taken.
-            batch: of the training data.
-            bearable: the steepness of the likelihood up to which the default learning rate is left as it is.
+            steps: the options of the steps.
+            batch: a batch of training data.
+            bearable: the likelihood's steepness up to which the default learning rate is not reduced.
         """
         self.model.zero_grad()
         found = steps.add_gradient(self.model, batch)
@@ -114,34 +113,34 @@ class GradientChain:
         return StepInfo(loss, found.log_lik, torch.zeros_like(loss), found.accuracy, self.rate(steps))
 
     def rate(self, steps: Steps) -> Tensor:
-        """The learning rate of the step that is being taken."""
+        """Return the learning rate of the current step."""
         return steps.highest_rate * self.clock.read(self.rates) / self.slowing
 
     def move(self, changes: dict[str, Tensor]) -> None:
-        """Add to the coordinates, by the parameters' names, and count the step."""
+        """Add changes to the coordinates, by parameter name, and count the step."""
         self.position.move(changes)
         self.gradients = {}
         self.clock.advance()
 
     def keep(self, burn_in: float, keep: int, steps: int) -> None:
-        """Keep a sample, where it is time for one after so many steps; see `Thinning`."""
+        """Keep a sample if one is due after this number of steps; see `Thinning`."""
         if Thinning(self.clock.num_steps, burn_in, keep).keeps(steps - 1):
             self.samples.append(self.position.copy())
 
     def draw(self, sample: int) -> Forward:
-        """A sample that was kept, the latest first; the position where none was kept yet."""
+        """Return a kept sample, the latest first, or the current position if no sample was kept."""
         return drawn(self.model, spread(self.samples, sample) if self.samples else {})
 
     def state_dict(self) -> dict[str, Any]:
-        """The chain and its samples."""
+        """Return the chain and its samples."""
         own = {"velocity": self.velocity, "step": self.clock.steps, "slowing": self.slowing, "samples": self.samples}
         return {**self.position.state_dict(), **own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         self.position.load_state_dict(state_dict)
         device = next(self.model.parameters()).device
         self.velocity = {name: value.to(device).clone() for name, value in state_dict["velocity"].items()}
-        self.slowing.copy_(state_dict.get("slowing", torch.ones(())))  # of older states, which were never slowed
+        self.slowing.copy_(state_dict.get("slowing", torch.ones(())))  # missing in older states, which had no slowing
         self.clock.set(state_dict["step"])
         self.samples = [{name: value.to(device) for name, value in sample.items()} for sample in state_dict["samples"]]

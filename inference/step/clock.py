@@ -1,4 +1,4 @@
-"""How far a training is, on the device: what changes from step to step is read from tensors, and never by the host."""
+"""The step counter of a training, on the device. A step reads changing values from tensors, never on the host."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,24 +10,24 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 
-_MOST_STEPS = 10**8
+_MAX_STEPS = 10**8
 
 
 def precision_on(device: torch.device) -> torch.dtype:
-    """The dtype of rates on a device: on CUDA the fused optimizers read them as float32."""
+    """Return the dtype of learning rates on a device. On CUDA the fused optimizers read them as float32."""
     return torch.float32 if device.type == "cuda" else torch.float64
 
 
 @dataclass(eq=False)
 class Clock:
-    """The number of steps taken, which the step itself advances, and tables of what depends on it.
+    """The number of steps taken, which the step itself advances, and tables of values that depend on it.
 
-    A step that is recorded once and replayed, as in a CUDA graph, reads other values each time. Nothing in a step may
-    ask for `steps`, which makes the host wait; between steps that is harmless.
+    So a step that is recorded once and replayed, as in a CUDA graph, reads new values each time. `steps` must not be
+    read within a step, because it makes the host wait for the device.
 
     Args:
-        taken: steps taken.
-        num_steps: of the whole training.
+        taken: number of steps taken.
+        num_steps: number of steps of the whole training.
     """
 
     taken: Int64[Tensor, ""]
@@ -35,14 +35,14 @@ class Clock:
 
     @classmethod
     def start(cls, num_steps: int, device: torch.device) -> "Clock":
-        """A clock at 0.
+        """Return a clock at step 0.
 
         Raises:
-            InputError: more steps than could be taken, or have a table.
+            InputError: if there are too many steps for a table.
         """
-        if num_steps > _MOST_STEPS:
+        if num_steps > _MAX_STEPS:
             raise InputError(
-                f"a training has at most {_MOST_STEPS:,} steps, not {num_steps:,}: take fewer epochs or larger batches"
+                f"a training has at most {_MAX_STEPS:,} steps, not {num_steps:,}: use fewer epochs or larger batches"
             )
         return cls(torch.zeros((), dtype=torch.int64, device=device), num_steps)
 
@@ -52,13 +52,13 @@ class Clock:
         return int(self.taken)
 
     def table(self, at: Callable[[int, int], float]) -> Float[Tensor, "step"]:
-        """A function of the step, which counts from 0, and of the number of steps, as a table beside the clock."""
+        """Tabulate a function of the step, counted from 0, and of the number of steps, on the device of the clock."""
         count = max(1, self.num_steps)
         values = np.fromiter((at(step, self.num_steps) for step in range(count)), np.float64, count)
         return torch.from_numpy(values).to(self.taken.device, precision_on(self.taken.device))
 
     def read(self, table: Float[Tensor, "step"]) -> Float[Tensor, ""]:
-        """The entry of the step that is being taken; after the last step, that of the last."""
+        """Return a table's entry for the current step, or the last entry after the last step."""
         place = self.taken.clamp(max=len(table) - 1)
         return table.index_select(0, place.view(1)).view(())
 
@@ -67,5 +67,5 @@ class Clock:
         self.taken.add_(1)
 
     def set(self, steps: int) -> None:
-        """Take over the number of steps that a checkpoint has."""
+        """Set the number of steps, from a checkpoint."""
         self.taken.fill_(steps)

@@ -1,4 +1,4 @@
-"""Steps of algorithms, of whichever of the three kinds."""
+"""Take steps of any algorithm."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -15,16 +15,16 @@ from bayes_share.tensors.seeding import seeded
 
 
 def take_step(algorithm: Inference[Any], state: Any, batch: Batch | tuple[Any, Tensor], steps: int) -> StepInfo:
-    """Take a step, and do what is done now and then.
+    """Take a step, then do the algorithm's occasional work, such as keeping a sample.
 
     Args:
-        algorithm: takes it.
-        state: is changed.
-        batch: some of the training data; all of it for a `Transition`.
-        steps: taken so far.
+        algorithm: the algorithm.
+        state: the state. It is changed in place.
+        batch: a batch of training data; all data for a `Transition`.
+        steps: number of steps taken so far.
 
     Returns:
-        What the step reports; of several trainings, the means over them.
+        The diagnostics of the step, or their means over several trainings.
     """
     info = step(algorithm, state, batch)
     after_step(algorithm, state, steps + 1)
@@ -32,10 +32,10 @@ def take_step(algorithm: Inference[Any], state: Any, batch: Batch | tuple[Any, T
 
 
 class Runner:
-    """How the parts of a step are run: at once. Subclasses record a step, so that it can be replayed."""
+    """Runs the parts of a step immediately. Subclasses also record the step for replay."""
 
     def also(self, act: Callable[..., object], *tensors: Tensor) -> None:
-        """Call a function that must run on the host in every step, in a replayed one too.
+        """Call a function that must run on the host in every step, including replayed ones.
 
         Args:
             act: seeds a generator, or exchanges messages with other processes.
@@ -44,22 +44,22 @@ class Runner:
         act(*tensors)
 
     def run(self, takes: Sequence[Callable[[], StepInfo]]) -> list[StepInfo]:
-        """Take the steps of several trainings, none of which depends on another."""
+        """Take the steps of several independent trainings."""
         return in_turn(takes, self.also)
 
 
 AT_ONCE = Runner()
-"""The runner of an ordinary step."""
+"""The runner of an eager step."""
 
 Also = Callable[..., None]
 """The method `Runner.also`."""
 
 
 def in_turn(takes: Sequence[Callable[[], StepInfo] | None], also: Also = AT_ONCE.also) -> list[StepInfo]:
-    """One step after the other; of several, each draws random numbers that do not depend on the others.
+    """Take steps one after another. For several trainings, each has random numbers independent of the others.
 
     Args:
-        takes: take the steps; None: another process takes it.
+        takes: functions that take the steps. None: another process takes the step.
         also: see `Runner.also`.
     """
     if len(takes) == 1 and takes[0] is not None:
@@ -80,18 +80,18 @@ def in_turn(takes: Sequence[Callable[[], StepInfo] | None], also: Also = AT_ONCE
 
 
 def drawn_key() -> int:
-    """A key for the random numbers of a step's parts, drawn on the host and seen by no mode that looks at operators."""
+    """Draw a random key for the parts of a step, on the host and hidden from dispatch modes."""
     with _disable_current_modes():
         return int(torch.randint(2**62, ()))
 
 
 def of_training(key: int, number: int) -> tuple[int, str, int]:
-    """The key of the random numbers that one of several trainings draws in a step."""
+    """Return the random key of one of several trainings in a step."""
     return key, "training", number
 
 
 def its_gradient(method: GradientMethod[Any], state: Any, batch: Batch) -> StepInfo:
-    """That of the whole batch."""
+    """Compute the gradient of the whole batch."""
     return method.gradient(state, batch)
 
 
@@ -102,14 +102,14 @@ def step(
     run: Callable[[Sequence[Callable[[], StepInfo]]], list[StepInfo]] = in_turn,
     gradient: Callable[[GradientMethod[Any], Any, Batch], StepInfo] = its_gradient,
 ) -> StepInfo:
-    """Take a step, and leave what is done now and then to the caller; see `take_step`.
+    """Take a step without the occasional work after it; see `take_step`.
 
     Args:
-        algorithm: takes it.
-        state: is changed.
-        batch: some of the training data.
-        run: takes the steps of several trainings, none of which depends on another.
-        gradient: leaves the gradient of a training's objective where its update follows it.
+        algorithm: the algorithm.
+        state: the state. It is changed in place.
+        batch: a batch of training data.
+        run: takes the steps of several independent trainings.
+        gradient: computes the gradient of a training's objective, which its update then uses.
     """
     batch = Batch(*batch)
     match algorithm:
@@ -122,11 +122,13 @@ def step(
             return _mean(run([partial(step, method, own, part, run, gradient) for (method, own), part in parts]))
         case Transition():
             return algorithm.transition(state, batch)
-    raise TypeError(f"{type(algorithm).__name__} takes no steps: it is no GradientMethod, Transition or Composed")
+    raise TypeError(
+        f"{type(algorithm).__name__} must be a GradientMethod, Transition or Composed algorithm to take steps"
+    )
 
 
 def trainings(algorithm: Inference[Any], state: Any) -> Iterator[tuple[Inference[Any], Any]]:
-    """The trainings that an algorithm is composed of, each with its state: itself where it is none of others."""
+    """Yield the trainings that an algorithm is composed of, with their states, or the algorithm itself."""
     if isinstance(algorithm, Composed):
         for method, own in algorithm.trainings(state):
             yield from trainings(method, own)
@@ -135,12 +137,12 @@ def trainings(algorithm: Inference[Any], state: Any) -> Iterator[tuple[Inference
 
 
 def why_eager(algorithm: Inference[Any], state: Any) -> str | None:
-    """Why a step of an algorithm cannot be recorded and replayed, in a sentence; None where it can."""
+    """Return why a step cannot be recorded and replayed, as a sentence; None if it can."""
     return next((reason for method, own in trainings(algorithm, state) if (reason := _why_eager(method, own))), None)
 
 
 def after_step(algorithm: Inference[Any], state: Any, steps: int) -> None:
-    """Do what is done now and then, first of the trainings that an algorithm is composed of, then its own."""
+    """Do the occasional work after a step, first of an algorithm's trainings, then of the algorithm."""
     if isinstance(algorithm, Composed):
         for method, own in algorithm.trainings(state):
             after_step(method, own, steps)

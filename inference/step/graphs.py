@@ -1,4 +1,4 @@
-"""A step as CUDA graphs, with what the host must do between them."""
+"""A step as CUDA graphs, with host functions called between them."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,14 +16,14 @@ from bayes_share.tensors.seeding import seed_from
 
 
 class Graphs(Runner):
-    """A context that captures the operators in it as CUDA graphs, with memory of their own. None of them is run.
+    """A context that captures its operators as CUDA graphs with their own memory. Captured operators do not run.
 
-    Where the host must act (`also`), a graph ends and another one begins; a replay runs graphs and acts in turn. So no
-    graph holds a message to another process. Each of several networks (`run`) has a stream of its own, and a state of
-    the generator, which is seeded before a replay.
+    Where a function must run on the host (`also`), one graph ends and another one starts; a replay runs graphs and
+    functions in turn. So no graph contains a message to another process. Each of several networks (`run`) has its own
+    stream and its own generator state, which is seeded before each replay.
 
     Args:
-        networks: the number of networks that may be computed side by side.
+        networks: maximum number of networks that run in parallel.
     """
 
     def __init__(self, networks: int = 1) -> None:
@@ -40,10 +40,10 @@ class Graphs(Runner):
         self._end()
 
     def also(self, act: Callable[..., object], *tensors: Tensor) -> None:
-        """Call a function on the host at this place in every replay, and not now.
+        """Call a function on the host at this point of every replay, but not now.
 
         Raises:
-            RuntimeError: if it is called in a backward pass, which on a GPU has a thread of its own.
+            RuntimeError: if it is called in a backward pass, which on a GPU has its own thread.
         """
         if get_ident() != self._thread:
             raise RuntimeError("processes exchange messages in the backward pass, where no CUDA graph can end")
@@ -52,11 +52,11 @@ class Graphs(Runner):
         self._begin()
 
     def run(self, takes: Sequence[Callable[[], StepInfo]]) -> list[StepInfo]:
-        """Take the steps of several networks side by side; their backward passes follow on the same streams."""
+        """Take the steps of several networks on parallel streams, including their backward passes."""
         if len(takes) == 1:
             return in_turn(takes)
         if self._is_within:
-            raise RuntimeError("networks within networks are not computed side by side")
+            raise RuntimeError("nested composed algorithms cannot run on parallel streams")
         self._is_within = True
         self._parts.insert(0, self._seed)
         default, current = _default_generator(), torch.cuda.current_stream()
@@ -76,10 +76,10 @@ class Graphs(Runner):
         return infos
 
     def replay(self) -> Callable[[Any], Any]:
-        """Run the graphs and the acts between them.
+        """Run the graphs, and the functions between them.
 
         Returns:
-            A function from a captured tensor to a copy of its present value, which the next replay overwrites.
+            A function that copies the current value of a captured tensor, which the next replay overwrites.
         """
         for part in self._parts:
             part()
@@ -94,7 +94,7 @@ class Graphs(Runner):
 
     def _end(self) -> None:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The CUDA Graph is empty")  # between two acts that follow each other
+            warnings.filterwarnings("ignore", "The CUDA Graph is empty")  # between two consecutive functions
             self._open.close()
 
     def _seed(self) -> None:

@@ -1,4 +1,4 @@
-"""The parameters of a network in groups, each with the rate and the decay that suit its kind."""
+"""Parameter groups of a network, each with the learning rate and weight decay for its kind."""
 
 from collections.abc import Collection
 from math import isfinite
@@ -19,28 +19,28 @@ def parameter_groups(
     is_decoupled: bool = True,
     have_prior: Collection[str] = (),
 ) -> list[dict[str, Any]]:
-    """Parameter groups for a torch optimizer, one for each kind of parameter and number of members.
+    """Return parameter groups for a torch optimizer, one for each kind of parameter and number of members.
 
-    Rank-1 factors have no weight decay, which would pull them to 0, and a rate of their own. The loss that goes with
-    the groups is a mean over the members. Frozen parameters are left out. Make them once it is known what the batch
-    does not reach: `ensemble` was given an example, or `Ensemble.settle` was called.
+    Rank-1 factors have their own learning rate and no weight decay, which would pull them to 0. The groups are meant
+    for a loss that is a mean over members. Frozen parameters are left out. Create the groups only when it is known
+    which layers the batch does not reach: after `ensemble` with an example, or after `Ensemble.settle`.
 
     Args:
-        net: an ensemble, a `Model`, or any other network, whose parameters are all of one kind.
-        learning_rate: of all but the factors.
-        weight_decay: of all but the factors.
-        factor_rate: the learning rate of the factors, as a multiple of `learning_rate`.
-        is_decoupled: whether the optimizer subtracts the decay from the parameters itself, as AdamW does. Otherwise, as
-            in SGD and Adam, it is a term of the gradient: the decay of a member's own parameters is then divided by the
-            members, since the loss is a mean over them.
-        have_prior: the names of parameters that have no decay, in place of which the loss has a prior.
+        net: an ensemble, a `Model`, or any other network, in which all parameters have the same kind.
+        learning_rate: learning rate of all parameters except factors.
+        weight_decay: weight decay of all parameters except factors.
+        factor_rate: learning rate of the factors, as a multiple of `learning_rate`.
+        is_decoupled: whether the optimizer applies weight decay directly to the parameters, as AdamW does. Otherwise,
+            as in SGD and Adam, it is a term of the gradient, and the decay of parameters with a value per member is
+            divided by the number of members, because the loss is a mean over them.
+        have_prior: names of parameters without weight decay, because the loss includes their prior.
 
     Returns:
         Dicts with ``params``, ``lr`` and ``weight_decay``, and with ``kind`` ("base", "member" or "factor") and
-        ``is_further`` (whether factors are of terms beyond the first), which optimizers pass over.
+        ``is_further`` (whether they are factors of terms after the first), which optimizers ignore.
 
     Raises:
-        InputError: a rate or a decay that is negative or not finite.
+        InputError: if a rate or the weight decay is negative or not finite.
 
     >>> from bayes_share.sharing import ensemble
     >>> groups = parameter_groups(ensemble(nn.Linear(3, 2), 4), learning_rate=1e-2, weight_decay=0.1)
@@ -50,7 +50,7 @@ def parameter_groups(
     numbers = {"learning_rate": learning_rate, "weight_decay": weight_decay, "factor_rate": factor_rate}
     for name, number in numbers.items():
         if not (isfinite(number) and number >= 0):
-            raise InputError(f"{name} must be a number of 0 or more, and is {number}")
+            raise InputError(f"{name} must be finite and not negative, and is {number}")
     parameters = dict(net.named_parameters())
     groups: dict[tuple[str, int, bool, bool], list[nn.Parameter]] = {}
     further = further_terms(net)

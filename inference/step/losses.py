@@ -1,4 +1,4 @@
-"""Losses and states that became NaN or infinite, from which training cannot go on."""
+"""Detection of losses and states that became NaN or infinite."""
 
 from typing import Any
 
@@ -9,15 +9,15 @@ from torch.utils._pytree import tree_leaves
 from bayes_share.errors import RunError
 from bayes_share.inference.algorithm import StepInfo
 
-_CHECK_EVERY = 50  # steps between looks at the loss where a look makes the CPU wait for the device
+_CHECK_EVERY = 50  # steps, if a check makes the CPU wait for the device
 
 
 class Losses:
-    """The losses of a training: looked at as they come, and on a device that works by itself a few at a time.
+    """Checks the losses of a training: each at once on a CPU, several at a time on other devices.
 
     Args:
-        num_steps: how many steps there will be, for messages.
-        device: where they are computed.
+        num_steps: total number of steps, for messages.
+        device: the device of the losses.
     """
 
     def __init__(self, num_steps: int, device: torch.device) -> None:
@@ -26,20 +26,20 @@ class Losses:
         self._unchecked: list[tuple[int, StepInfo]] = []
 
     def add(self, step: int, info: StepInfo) -> None:
-        """Take in what a step reported.
+        """Add the diagnostics of a step.
 
         Raises:
-            RunError: what `check` does.
+            RunError: as in `check`.
         """
         self._unchecked.append((step, info))
         if len(self._unchecked) == self._every:
             self.check()
 
     def check(self) -> None:
-        """Look at the losses since the last look.
+        """Check the losses added since the last check.
 
         Raises:
-            RunError: one is NaN or infinite; names the step and the learning rate.
+            RunError: if a loss is NaN or infinite; names the step and the learning rate.
         """
         if not self._unchecked or bool(torch.stack([info.loss for _, info in self._unchecked]).isfinite().all()):
             self._unchecked.clear()
@@ -52,12 +52,12 @@ class Losses:
 
 
 def check_finite(state: dict[str, Any], step: int, num_steps: int) -> None:
-    """Raise a RunError where a number in a state is not finite.
+    """Raise RunError if a value in a state is NaN or infinite.
 
     Args:
-        state: what an algorithm's state gives as its `state_dict`.
-        step: how many steps were taken.
-        num_steps: of how many.
+        state: the state dict of an algorithm's state.
+        step: number of steps taken.
+        num_steps: total number of steps.
     """
     tensors = (leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor) and leaf.is_floating_point())
     if not all(bool(tensor.isfinite().all()) for tensor in tensors):

@@ -1,4 +1,4 @@
-"""The priors that a user named, for algorithms whose other parameters have a penalty instead."""
+"""The priors that a user named, for algorithms that use penalties on all other parameters."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class _Term:
-    """Parameters that are joined in one vector, or one alone, and their prior over each of the numbers.
+    """One parameter, or several joined into a vector, with their prior.
 
     Args:
-        parameters: are read at each call.
-        prior: its batch shape is that of the parameter, or has one axis, of as many numbers as they have.
-        members: how many have a part of each parameter.
+        parameters: the parameters; their values are read at each call.
+        prior: a prior with the batch shape of the parameter, or of the vector.
+        members: number of members that have a part of each parameter.
     """
 
     parameters: list[nn.Parameter]
@@ -32,21 +32,21 @@ class _Term:
     members: int
 
     def log_density(self) -> Tensor:
-        values = torch.cat([_precise(parameter).flatten() for parameter in self.parameters])
+        values = torch.cat([_at_least_float32(parameter).flatten() for parameter in self.parameters])
         return self.prior.log_prob(values.view(self.prior.batch_shape)).sum() / self.members
 
 
 class NamedPriors:
-    """The log density of the priors that a model's user named, at the values of its parameters.
+    """The log density of a user's named priors at the current values of a model's parameters.
 
-    What members share counts once, and a member's own part is averaged over the members, as everywhere. Priors of one
-    family, where it is normal, Laplace or Cauchy, are evaluated as one vector.
+    Shared parameters count once; parameters with a value per member are averaged over the members, as in the loss.
+    Normal, Laplace and Cauchy priors are each evaluated on one vector per family.
 
     Args:
-        model: its parameters are read, and their gradients added to, as they are at each call.
+        model: the model. Its parameters are read, and gradients are added to theirs, at each call.
 
     Raises:
-        InputError: a prior under which there is no mode (hierarchical), or that is not over all real numbers.
+        InputError: if a prior has no mode (a hierarchical prior) or its support is not all real numbers.
     """
 
     def __init__(self, model: Model) -> None:
@@ -64,14 +64,14 @@ class NamedPriors:
         ]
 
     def __contains__(self, parameter: Tensor) -> bool:
-        """Whether a rule of the user's chooses a parameter, be its prior flat or not."""
+        """Return whether the user named a prior for a parameter, which may be a flat one."""
         return parameter in self._parameters
 
     def ascend(self, scale: float) -> Float[Tensor, ""]:
         """Add the gradient of ``-scale`` times the log density to the parameters' gradients.
 
         Returns:
-            The log density; 0 where there is no prior.
+            The log density; 0 if there is no prior.
         """
         if not self._terms:
             return torch.zeros(())
@@ -82,37 +82,39 @@ class NamedPriors:
 
 
 def normal_prior(latent: Latent, algorithm: str) -> tuple[Tensor, Tensor]:
-    """The mean and the standard deviation of a normal prior, each of the shape of its parameter.
+    """Return the mean and the standard deviation of a normal prior, each with the shape of its parameter.
 
     Raises:
-        InputError: another prior.
+        InputError: if the prior is not normal.
     """
     prior: Any = latent.prior if isinstance(latent.prior, Hierarchical) else of_each_number(latent.prior)
     from pyro.distributions import Normal
 
     if type(prior) is not Normal:
         what = "hierarchical" if isinstance(prior, Hierarchical) else f"a {type(prior).__name__}"
-        raise InputError(f"{algorithm} takes normal priors, and that of {latent.site.name} is {what}: give it a Normal")
+        raise InputError(
+            f"{algorithm} requires normal priors, and the prior of {latent.site.name} is {what}: use a Normal"
+        )
     return prior.loc, prior.scale
 
 
 def _checked(latent: Latent) -> "Distribution":
-    """The prior of each number of a parameter.
+    """Return the prior of each element of a parameter.
 
     Raises:
-        InputError: one under which a point estimate is not possible.
+        InputError: if the prior does not permit a point estimate.
     """
     prior: Any = latent.prior
     name = latent.site.name
     if isinstance(prior, Hierarchical):
         raise InputError(
-            f"the prior of {name} is hierarchical: its density is unbounded where the scale goes to 0, so there is no "
-            f"mode to find; give the scale a value, or use svi or nuts"
+            f"the prior of {name} is hierarchical: its density is unbounded as the scale goes to 0, so it has no mode; "
+            f"give the scale a value, or use svi or nuts"
         )
     if prior.support.is_discrete or from_unbounded(latent) is not None:
         raise InputError(
-            f"the prior of {name} is not over all real numbers, through which a point estimate moves: give it one that "
-            f"is, such as Normal, Laplace or Cauchy, or use svi, sghmc or nuts"
+            f"the support of the prior of {name} must be all real numbers for a point estimate: use a prior such as "
+            f"Normal, Laplace or Cauchy, or use svi, sghmc or nuts"
         )
     return cast("Distribution", unchecked(of_each_number(prior)))
 
@@ -124,17 +126,17 @@ def _is_joinable(prior: "Distribution") -> bool:
 
 
 def _joined(priors: "list[Distribution]") -> "Distribution":
-    """One prior over the numbers of several of a family, in their order and at least in float32."""
+    """Join priors of one family into one prior over a vector, in at least float32."""
     if not _is_joinable(priors[0]):
         (prior,) = priors
         return prior
     loc, scale = (
-        torch.cat([_precise(getattr(prior, name)).flatten() for prior in priors]) for name in ("loc", "scale")
+        torch.cat([_at_least_float32(getattr(prior, name)).flatten() for prior in priors]) for name in ("loc", "scale")
     )
-    # What is no number is reported with the loss, by name and step.
+    # NaN is reported with the loss, with the step.
     family: Any = type(priors[0])
     return cast("Distribution", family(loc, scale, validate_args=False))
 
 
-def _precise(values: Tensor) -> Tensor:
+def _at_least_float32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""What is minimised: the objective as a value, and its gradient over a batch, part by part."""
+"""The objective of a step, and its gradient over a batch, computed part by part."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from bayes_share.sharing.members_interface import Feed
 from bayes_share.tensors.trees import each_tensor
 
 Evaluate = Callable[[Any], tuple[Tensor, Likelihood]]
-"""Inputs ``[part, ...]`` to the members' outputs ``[member, part, ...]``, and the likelihood under the same draw."""
+"""Maps inputs ``[part, ...]`` to outputs ``[member, part, ...]`` and the likelihood, both under the same draw."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +24,12 @@ class Terms:
     """Means over members and examples.
 
     Args:
-        loss: what is minimised, beside priors and the divergence from them; has a gradient.
+        loss: the minimised loss, without priors and KL divergences; has a gradient.
         log_lik: the log-likelihood, in nats.
-        accuracy: the part of the examples whose most probable class is the target; NaN where there are no classes.
-        known: the part of the examples that the accuracy is of; None: all.
-        steepness: of the likelihood, as `Likelihood.steepness` has it; None: at most that of classes, or not known.
+        accuracy: fraction of the examples whose most probable class is the target; NaN without classes.
+        known: fraction of the examples that the accuracy is computed on. None: all.
+        steepness: the steepness of the likelihood, see `Likelihood.steepness`. None: at most that of classes, or
+            unknown.
     """
 
     loss: Float[Tensor, ""]
@@ -40,22 +41,22 @@ class Terms:
 
 @runtime_checkable
 class Objective(Protocol):
-    """What a step minimises on a batch, beside priors and divergences: a frozen record of numbers."""
+    """The loss that a step minimises on a batch, without priors and KL divergences: a frozen record of numbers."""
 
     def terms(self, evaluate: Evaluate, model: Model, batch: Batch, feed: Feed) -> Terms:
-        """The loss of a part of a batch, and what is reported beside it.
+        """Compute the loss of a part of a batch, with diagnostics.
 
         Args:
-            evaluate: the network under the draw of the step; it may be called on other inputs too.
-            model: gives the targets that go with the outputs.
-            batch: the part, whose weights are those of the examples in the mean.
-            feed: how the members are fed.
+            evaluate: runs the network under the draw of the step. It may also be called on other inputs.
+            model: arranges the targets to match the outputs.
+            batch: the part, with the weights of its examples in the mean.
+            feed: how members are fed.
         """
 
 
 @dataclass(frozen=True)
 class NegativeLogLikelihood:
-    """The mean of the members' negative log-likelihoods per example, or of the losses that a likelihood has instead."""
+    """The mean negative log-likelihood per member and example, or the mean loss that a likelihood defines instead."""
 
     def terms(self, evaluate: Evaluate, model: Model, batch: Batch, feed: Feed) -> Terms:
         """See `Objective`."""
@@ -64,7 +65,7 @@ class NegativeLogLikelihood:
 
 
 def usual_terms(outputs: Tensor, likelihood: Likelihood, model: Model, batch: Batch, feed: Feed) -> Terms:
-    """The terms of `NegativeLogLikelihood` where the outputs for a part of a batch are there already."""
+    """Return the terms of `NegativeLogLikelihood` from the outputs for a part of a batch."""
     targets = model.targets(batch.targets, feed)
     losses, log_liks = likelihood.losses(outputs, targets)
     loss, log_lik = (mean(values, model, batch, feed) for values in (losses, log_liks.detach()))
@@ -75,30 +76,30 @@ def usual_terms(outputs: Tensor, likelihood: Likelihood, model: Model, batch: Ba
 
 
 def mean(values: Float[Tensor, "member part"], model: Model, batch: Batch, feed: Feed) -> Float[Tensor, ""]:
-    """The mean over members and examples of a part of a batch, each counted with its weight."""
+    """Return the weighted mean over members and examples of a part of a batch."""
     if batch.weights is None or batch.counted is None:
         return values.mean()
     weights, counts = (model.targets(each, feed) for each in (batch.weights, batch.counted))
-    # 0 where a part only fills its batch up.
+    # 0 if all examples of the part are padding
     return (values * weights.to(values.dtype)).sum() / (counts.sum() + ~counts.any()).to(values.dtype)
 
 
 def known_mean(
     values: Float[Tensor, "member part"], model: Model, batch: Batch, feed: Feed
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """The mean without what is NaN, and the part of all that is left."""
+    """Return the mean of the values that are not NaN, and their fraction."""
     known = mean((~values.isnan()).to(values.dtype), model, batch, feed)
     return mean(values.nan_to_num(), model, batch, feed) / known, known
 
 
 def joined(parts: Sequence[tuple[Terms, float | Tensor]]) -> Terms:
-    """The terms of a batch from those of its parts, each with its share of the batch."""
+    """Combine the terms of parts of a batch, each with its share, into those of the batch."""
     if len(parts) == 1:
         return parts[0][0]
     sums = []
     for terms, share in parts:
         known = torch.ones_like(terms.accuracy) if terms.known is None else terms.known
-        right = (terms.accuracy * known).nan_to_num()  # of no known example there is no accuracy
+        right = (terms.accuracy * known).nan_to_num()  # without known examples, the accuracy is NaN
         sums.append(torch.stack([terms.loss, terms.log_lik, right, known]) * share)
     loss, log_lik, right, known = torch.stack(sums).sum(0)
     steepness = [terms.steepness * share for terms, share in parts if terms.steepness is not None]
@@ -113,15 +114,15 @@ def accumulate_gradient(
     parts: int,
     evaluate: Evaluate | None = None,
 ) -> Terms:
-    """Add the gradient of an objective to what it depends on.
+    """Add the gradient of an objective to the gradients of its parameters.
 
     Args:
-        objective: what is minimised.
+        objective: the objective.
         model: gives the number of members.
-        batch: is cut into parts.
-        feed: how the members are fed.
-        parts: how many there are; one at a time is in memory.
-        evaluate: the network and the likelihood under a draw, fed as `feed` says; None: the model as it is.
+        batch: the batch, which is divided into parts.
+        feed: how members are fed.
+        parts: number of parts. One part is in memory at a time.
+        evaluate: the network and the likelihood under a draw, fed as `feed` says. None: the model with its parameters.
 
     Returns:
         The terms of the whole batch, without gradients.
@@ -132,25 +133,25 @@ def accumulate_gradient(
     for part, share in micro_batches(batch, parts, model.ensemble_size if feed == "split" else 1):
         terms = objective.terms(evaluate, model, part, feed)
         loss = terms.loss if parts == 1 else terms.loss * share
-        with torch.autocast(loss.device.type, enabled=False):  # gradients in the dtype of their parameters
+        with torch.autocast(loss.device.type, enabled=False):  # so that gradients have the dtype of their parameters
             loss.backward()
         found.append((replace(terms, loss=terms.loss.detach()), share))
     return joined(found)
 
 
 def mean_of(draws: Sequence[Terms]) -> Terms:
-    """Over the draws of a step."""
+    """Return the mean of terms over the draws of a step."""
     return joined([(terms, 1 / len(draws)) for terms in draws])
 
 
 def micro_batches(batch: Batch, parts: int, members: int = 1) -> Iterator[tuple[Batch, float | Tensor]]:
-    """Cut a batch into parts that fit into memory one by one, each with its share of the batch.
+    """Divide a batch into parts that fit into memory one at a time; yield each with its share of the batch.
 
-    A batch that is split among members is cut within each member's part, so that every member sees the same examples
-    however many parts there are.
+    A batch that is split among members is divided within each member's part, so that every member gets the same
+    examples for any number of parts.
 
     Raises:
-        InputError: a batch that does not divide.
+        InputError: if the batch size is not divisible.
     """
     if parts == 1:
         yield batch, 1.0
@@ -158,9 +159,11 @@ def micro_batches(batch: Batch, parts: int, members: int = 1) -> Iterator[tuple[
     size = len(batch.targets)
     if size % (parts * members):
         among = f" for each of {members} members" if members > 1 else ""
-        raise InputError(f"a batch of {size} does not divide into {parts} parts to accumulate gradients over{among}")
+        raise InputError(
+            f"a batch of {size} examples cannot be divided into {parts} parts for gradient accumulation{among}"
+        )
     for rows in torch.arange(size, device=batch.targets.device).view(members, parts, -1).unbind(1):
-        part: Batch = each_tensor(lambda leaf: leaf[rows.flatten()], batch)  # noqa: B023 (at once)
+        part: Batch = each_tensor(lambda leaf: leaf[rows.flatten()], batch)  # noqa: B023 (called at once)
         if batch.counted is None or part.counted is None:
             yield part, 1 / parts
         else:

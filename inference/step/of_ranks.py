@@ -1,4 +1,4 @@
-"""Steps of several processes: whole trainings are dealt out, or each computes a part of the batch."""
+"""Steps of several processes: each computes whole trainings, or a part of every batch."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, nullcontext
@@ -20,24 +20,25 @@ from bayes_share.tensors.seeding import seeded
 
 
 class OfRanks:
-    """Several processes take a step together; see `Processes`.
+    """Several processes that take steps together; see `Processes`.
 
-    Where an algorithm is composed of as many trainings as there are processes or more, such as the networks of a deep
-    ensemble and the chains of `NUTS`, whole trainings are dealt out to them in turn, with the numbers that they have in
-    one process. `complete` then brings the states together.
+    If an algorithm is composed of at least as many trainings as there are processes, for example the networks of a deep
+    ensemble or the chains of `NUTS`, whole trainings are assigned to processes in turn. They have the same random
+    numbers as in a single process. `complete` then exchanges the states.
 
-    Otherwise each process takes its part of every batch. All make the whole batch, in the order and with the
-    augmentation of one process, and compute a part of it: of each member's examples, where members have their own. What
-    is drawn for a gradient, such as dropout or the noise of `IVON`, is each process's own, so that processes act as
-    further draws; what is drawn for an update is the same in all, and so is what the update makes of the mean gradient.
-    The statistics of batch norms are each process's own in a step, and averaged with the gradients, unless they are
-    synchronised. So the states stay the same. The transition of a single chain is made by every process.
+    Otherwise each process computes a part of every batch. All processes make the whole batch, in the order and with the
+    augmentation of a single process, and select their part; if members have their own examples, a part of each
+    member's. Random numbers for a gradient, such as dropout or the noise of `IVON`, differ between processes, which so
+    act as further draws. Random numbers for an update are the same in all processes, and so are the updates from the
+    mean gradient. Each process computes its own batch-norm statistics in a step, which are averaged with the gradients,
+    unless norms are synchronised. So the states stay equal. The transition of a single chain is made by every process.
 
-    All messages of a step go through `Runner.also`, so a step can be recorded in parts, with its messages between them.
+    All messages of a step are sent through `Runner.also`, so that a step can be recorded in parts with the messages in
+    between.
 
     Args:
-        ranks: of this process.
-        syncs_norms: whether batch norms take their statistics over the whole batch.
+        ranks: this process and the number of processes.
+        syncs_norms: whether batch norms compute their statistics over the whole batch.
     """
 
     def __init__(self, ranks: Ranks, syncs_norms: bool = False) -> None:
@@ -47,7 +48,7 @@ class OfRanks:
         self._is_dealt = False
 
     def begin(self, algorithm: Inference[Any], state: Any) -> None:
-        """See to it that all begin with the same numbers."""
+        """Broadcast the first process's parameters and buffers before the first step."""
         if not self._is_same:
             self._broadcast(_tensors(algorithm, state))
             self._is_same = True
@@ -56,7 +57,7 @@ class OfRanks:
         """Take a step together with the other processes.
 
         Raises:
-            InputError: a batch that does not divide among them.
+            InputError: if the batch cannot be divided among the processes.
         """
         run = partial(in_turn, also=runner.also)
         if not self._deals_out(algorithm, state):
@@ -73,7 +74,7 @@ class OfRanks:
         return _reported(figures, infos[0])
 
     def after_step(self, algorithm: Inference[Any], state: Any, steps: int) -> None:
-        """Do what is done now and then; of trainings that are dealt out, for those of this process."""
+        """Do the occasional work after a step. Assigned trainings do theirs in their own process only."""
         if not self._deals_out(algorithm, state):
             after_step(algorithm, state, steps)
             return
@@ -84,7 +85,7 @@ class OfRanks:
         self._is_dealt = True
 
     def complete(self, algorithm: Inference[Any], state: Any) -> None:
-        """Bring the states of trainings that were dealt out to all processes."""
+        """Send the states of the assigned trainings to all processes."""
         if not self._is_dealt:
             return
         for number, (_, own) in enumerate(algorithm.trainings(state)):  # type: ignore[attr-defined]
@@ -94,17 +95,17 @@ class OfRanks:
         self._is_dealt = False
 
     def forget(self) -> None:
-        """See to it again that all begin with the same numbers."""
+        """Broadcast the parameters and buffers again before the next step."""
         self._is_same = False
 
     def _deals_out(self, algorithm: Inference[Any], state: Any) -> TypeGuard[Composed[Any]]:
         return isinstance(algorithm, Composed) and len(algorithm.trainings(state)) >= self.ranks.count
 
     def _gradient(self, also: Also, method: GradientMethod[Any], state: Any, batch: Batch) -> StepInfo:
-        """The mean gradient, and the means of the norms' statistics and of what the processes report."""
+        """Compute the mean gradient, norm statistics and diagnostics over all processes."""
         norms = SyncedNorms(self.ranks, also) if self._syncs_norms else nullcontext()
         with ExitStack() as numbers:
-            # The key is the same in all processes, as the generators are.
+            # The key is equal in all processes, because their generators are.
             also(lambda: numbers.enter_context(seeded(drawn_key(), "rank", self.ranks.rank)))
             with norms:
                 info = method.gradient(state, part_of(batch, self.ranks, max(1, method.feeding(state).parts)))
@@ -114,16 +115,16 @@ class OfRanks:
         return _reported(figures, info)
 
     def _average(self, tensors: Sequence[Tensor], also: Also, before: Callable[[], object] = lambda: None) -> None:
-        """Put the means over all processes in the place of tensors, in one message for each dtype.
+        """Replace tensors by their means over all processes, with one message per dtype.
 
         Args:
             tensors: are changed in-place.
             also: exchanges the messages; see `Runner.also`.
-            before: is called on the host before them.
+            before: is called on the host before the messages.
         """
         by_dtype = [
             [tensor for tensor in tensors if tensor.dtype == dtype]
-            for dtype in dict.fromkeys(tensor.dtype for tensor in tensors)  # in one order in all processes
+            for dtype in dict.fromkeys(tensor.dtype for tensor in tensors)  # the same order in all processes
         ]
         joined = [torch.cat([tensor.detach().flatten() for tensor in own]) for own in by_dtype]
 
@@ -146,26 +147,26 @@ class OfRanks:
 
 
 def _figures(infos: Sequence[StepInfo]) -> Tensor:
-    """The means of what some steps report, in one tensor."""
+    """Return the mean diagnostics of some steps in one tensor."""
     names = [field.name for field in fields(StepInfo)]
     return torch.stack([torch.stack([getattr(info, name).double() for info in infos]).mean() for name in names])
 
 
 def _reported(figures: Tensor, like: StepInfo) -> StepInfo:
-    """The report that `_figures` were taken from, in the precision of another one."""
+    """Return the diagnostics in a tensor from `_figures` as a `StepInfo` with the dtype of `like`."""
     return StepInfo(*figures.to(like.loss.dtype).unbind())
 
 
 def part_of(batch: Batch, ranks: Ranks, parts: int = 1) -> Batch:
-    """What a process computes of a batch.
+    """Return the part of a batch that a process computes.
 
     Args:
-        batch: whole.
-        ranks: of the process.
-        parts: of the batch, one after the other, of each of which it has a part: those of members.
+        batch: the whole batch.
+        ranks: the process.
+        parts: number of consecutive parts of the batch, such as those of members. The process gets a piece of each.
 
     Raises:
-        InputError: a part does not divide among the processes.
+        InputError: if a part cannot be divided among the processes.
 
     >>> part_of(Batch(torch.arange(8), torch.arange(8)), Ranks(1, 2), parts=2).inputs
     tensor([2, 3, 6, 7])
@@ -173,7 +174,7 @@ def part_of(batch: Batch, ranks: Ranks, parts: int = 1) -> Batch:
     size = len(batch.targets)
     if size % (parts * ranks.count):
         of = f"{parts} members and {ranks.count} processes" if parts > 1 else f"{ranks.count} processes"
-        raise InputError(f"a batch of {size} examples does not divide among {of}: give a batch size that does")
+        raise InputError(f"a batch of {size} examples cannot be divided among {of}: use a divisible batch size")
 
     def chosen(tensor: Tensor) -> Tensor:
         by_rank = tensor.unflatten(0, (parts, ranks.count, -1))
@@ -185,7 +186,7 @@ def part_of(batch: Batch, ranks: Ranks, parts: int = 1) -> Batch:
     )
     if batch.counted is None:
         return Batch(inputs, targets)
-    # The mean over processes is then the sum over all divided by that of all counts.
+    # The mean over processes is then the sum of all examples divided by the sum of all counts.
     share = batch.counted.sum() / size
     return Batch(inputs, targets, weights, share.expand(len(targets)))
 

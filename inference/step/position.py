@@ -1,4 +1,4 @@
-"""Where a chain is that moves by gradients of batches: parameters in the coordinates in which their priors are."""
+"""The position of a chain that moves by gradients: parameters in unbounded coordinates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,14 +17,14 @@ from bayes_share.sharing.kinds import ParameterKind, parameter_kinds
 
 @dataclass
 class Position:
-    """The trained parameters of a model, those with a prior of bounded support in unbounded coordinates.
+    """The trained parameters of a model. Those with a prior of bounded support have unbounded coordinates.
 
     Args:
-        model: at the position.
-        num_data: training examples.
-        latents: what is sampled; the other trained parameters are points.
-        unbounded: where a prior has bounded support, the coordinate of the parameter, by name.
-        kinds: of the parameters, by name.
+        model: the model, whose parameters are the position.
+        num_data: number of training examples.
+        latents: the sampled parameters. Other trained parameters are point estimates.
+        unbounded: the coordinates of parameters whose prior has bounded support, by name.
+        kinds: the kinds of the parameters, by name.
     """
 
     model: Model
@@ -35,19 +35,20 @@ class Position:
 
     @classmethod
     def start(cls, model: Model, num_data: int | float, algorithm: str) -> "Position":
-        """At the parameters of a model.
+        """Return the position at the parameters of a model.
 
         Args:
-            model: is moved.
-            num_data: training examples.
-            algorithm: its name, for messages.
+            model: the model. Moves of the position change it.
+            num_data: number of training examples.
+            algorithm: name of the algorithm, for messages.
 
         Raises:
-            InputError: no parameter with a prior, a hierarchical prior, or a start outside a prior's support.
+            InputError: if no parameter has a prior, a prior is hierarchical, or a parameter starts outside the support
+                of its prior.
         """
         latents = _latents(model)
         if not latents:
-            raise InputError("no parameter of the model has a prior: there is nothing to sample, use map")
+            raise InputError("no parameter of the model has a prior, so there is nothing to sample: use map")
         for latent in latents:
             if isinstance(latent.prior, Hierarchical):
                 raise InputError(
@@ -64,19 +65,19 @@ class Position:
 
     @property
     def trained(self) -> dict[str, Tensor]:
-        """The parameters that move, by name."""
+        """The trained parameters, by name."""
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
 
     @property
     def sampled(self) -> set[str]:
-        """The names of those that have a prior."""
+        """The names of the parameters with a prior."""
         return {latent.parameter for latent in self.latents}
 
     def gradients(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """The log prior, and the gradient of the potential over num_data in these coordinates, by name.
+        """Return the log prior, and the gradients of the potential divided by num_data in these coordinates, by name.
 
-        The gradient of the batch's mean loss is in the parameters' ``grad``; a member's own has a part 1 / members of
-        the gradient of that member's loss.
+        The parameters' ``grad`` must have the gradient of the batch's mean loss. For a parameter with a value per
+        member, it is 1 / members of the gradient of the member's own loss.
         """
         parameters = self.trained
         gradients = {}
@@ -92,7 +93,7 @@ class Position:
             log_prob = latent.prior.log_prob(value)  # type: ignore[union-attr]
             if transform is not None:
                 log_prob = log_prob + transform.log_abs_det_jacobian(coordinate, value).sum()
-                # Its gradient is that of the loss, carried over to the coordinate.
+                # The gradient of this term is that of the loss in the coordinate.
                 moved_loss.append((gradients[name] * value).sum())
                 gradients[name] = torch.zeros_like(coordinate)
             coordinates[name] = coordinate
@@ -105,7 +106,7 @@ class Position:
 
     @torch.no_grad()
     def move(self, changes: Mapping[str, Tensor]) -> None:
-        """Add to the coordinates, by the parameters' names."""
+        """Add changes to the coordinates, by parameter name."""
         parameters, transforms = self.trained, self._transforms()
         for name, change in changes.items():
             if name in transforms:
@@ -115,22 +116,22 @@ class Position:
                 parameters[name].add_(change)
 
     def copy(self) -> dict[str, Tensor]:
-        """The trained parameters and the buffers as they are now, by their names in the model."""
+        """Return copies of the trained parameters and the buffers, by their names in the model."""
         return {name: value.detach().clone() for name, value in (*self.trained.items(), *self.model.named_buffers())}
 
     def state_dict(self) -> dict[str, Any]:
-        """The model and the unbounded coordinates."""
+        """Return the model and the unbounded coordinates."""
         return {"model": self.model.state_dict(), "positions": self.unbounded}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave; other entries are left alone."""
+        """Load the result of `state_dict`. Other entries are ignored."""
         self.model.load_state_dict(state_dict["model"])
-        self.latents = _latents(self.model)  # around the signs that were read back
+        self.latents = _latents(self.model)  # priors are centred at the loaded signs
         device = next(self.model.parameters()).device
         self.unbounded = {name: value.to(device).clone() for name, value in state_dict["positions"].items()}
 
     def _transforms(self) -> dict[str, Transform]:
-        """From unbounded space to the support of each prior that is bounded, by the parameter's name."""
+        """Return the transform from unbounded coordinates to each bounded support, by parameter name."""
         found = {
             name: from_unbounded(latent) for latent in self.latents if (name := latent.parameter) in self.unbounded
         }
@@ -138,7 +139,7 @@ class Position:
 
 
 def clip(gradients: Mapping[str, Tensor], largest: float | None) -> None:
-    """Scale gradients down to the largest norm that all of them together may have, in place; None: any."""
+    """Scale gradients in place so that their joint norm is at most `largest`. None: no clipping."""
     if largest is None:
         return
     norm = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()

@@ -1,4 +1,4 @@
-"""Latent parameters as a Markov chain moves them: in unbounded coordinates."""
+"""Priors in the unbounded coordinates of a Markov chain."""
 
 from copy import copy
 from typing import Any
@@ -12,7 +12,7 @@ from bayes_share.priors import Hierarchical
 
 
 def from_unbounded(latent: Latent) -> Transform | None:
-    """What takes unbounded numbers to the support of a parameter's prior; None where it is unbounded itself."""
+    """Return the transform from unbounded coordinates to the support of a prior; None if that is unbounded."""
     prior: Any = latent.prior
     if isinstance(prior, Hierarchical):
         return None
@@ -20,26 +20,26 @@ def from_unbounded(latent: Latent) -> Transform | None:
 
 
 def _to_mixture(constraint: Any) -> Transform:
-    """Torch has none: what a mixture allows is what its components allow."""
+    """Return the transform for a mixture, which torch lacks: that of its components."""
     return biject_to(constraint.base_constraint)
 
 
-if hasattr(constraints, "MixtureSameFamilyConstraint"):  # before, a mixture had the support of its components
+if hasattr(constraints, "MixtureSameFamilyConstraint"):  # older versions of torch use the components' support
     biject_to.register(constraints.MixtureSameFamilyConstraint, _to_mixture)
 
 
 def of_each_number(prior: Distribution) -> Any:
-    """A prior over a whole parameter as one over each number of it, with the parameter's shape as its batch shape."""
+    """Return the prior of a parameter as a distribution of its elements, with the parameter's shape as batch shape."""
     while isinstance(prior, Independent):
         prior = prior.base_dist
     return prior
 
 
 def unchecked(prior: Any) -> Any:
-    """A copy of a distribution that does not look at the values it is asked about.
+    """Return a copy of a distribution that does not validate values.
 
-    To look at them would have the host wait in every step; what is outside the support gives NaN, which is reported
-    with the loss. Hierarchical priors are left as they are.
+    Validation would make the host wait in every step. Values outside the support give NaN, which is reported with the
+    loss. Hierarchical priors are returned unchanged.
     """
     if not isinstance(prior, Distribution):
         return prior
@@ -52,9 +52,9 @@ def unchecked(prior: Any) -> Any:
 
 
 def check_start(model: Model, latents: list[Latent]) -> None:
-    """Raise an InputError where a parameter begins outside the support of its prior.
+    """Raise InputError if a parameter starts outside the support of its prior.
 
-    Only a prior over bounded numbers, such as a log-normal, can be one that excludes a parameter's start.
+    This can only happen for priors with bounded support, such as a log-normal.
     """
     for latent in latents:
         prior: Any = latent.prior
@@ -62,6 +62,6 @@ def check_start(model: Model, latents: list[Latent]) -> None:
             prior.support.check(model.get_parameter(latent.parameter)).all()
         ):
             raise InputError(
-                f"{latent.site.name} begins outside the support of its prior: begin inside it, "
-                f"or give a prior over all numbers"
+                f"the initial value of {latent.site.name} is outside the support of its prior: change the "
+                f"initialisation, or use a prior over all real numbers"
             )

@@ -1,4 +1,4 @@
-"""What a step of a training is: that of one process, or of several together."""
+"""The processes that take the steps of a training, one or several."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,42 +13,42 @@ class Processes(Protocol):
 
     @property
     def ranks(self) -> Ranks:
-        """This process among them."""
+        """This process and the number of processes."""
 
     def begin(self, algorithm: Inference[Any], state: Any) -> None:
         """Make the states of all processes equal, before the first step."""
 
     def step(self, algorithm: Inference[Any], state: Any, batch: Batch, runner: Runner) -> StepInfo:
-        """Take a step; `after_step` is left to the caller."""
+        """Take a step. The caller calls `after_step`."""
 
     def after_step(self, algorithm: Inference[Any], state: Any, steps: int) -> None:
-        """Do what an algorithm does now and then, after so many steps."""
+        """Do an algorithm's occasional work after a step."""
 
     def complete(self, algorithm: Inference[Any], state: Any) -> None:
         """Bring the whole state to all processes."""
 
     def forget(self) -> None:
-        """Have the next `begin` make the states equal again, because the state was replaced."""
+        """Make the states equal again in the next `begin`, because the state was replaced."""
 
 
 class OneProcess:
-    """One process, which takes every step alone; see `Processes`."""
+    """A single process, which takes every step alone; see `Processes`."""
 
     ranks = ALONE
 
     def begin(self, algorithm: Inference[Any], state: Any) -> None:
-        """Do nothing: there is one state."""
+        """Do nothing: there is only one state."""
 
     def step(self, algorithm: Inference[Any], state: Any, batch: Batch, runner: Runner) -> StepInfo:
         """Take a step on the whole batch."""
         return step(algorithm, state, batch, runner.run)
 
     def after_step(self, algorithm: Inference[Any], state: Any, steps: int) -> None:
-        """Do what an algorithm does now and then, after so many steps."""
+        """Do an algorithm's occasional work after a step."""
         after_step(algorithm, state, steps)
 
     def complete(self, algorithm: Inference[Any], state: Any) -> None:
-        """Do nothing: the state is whole."""
+        """Do nothing: the state is always complete."""
 
     def forget(self) -> None:
-        """Do nothing: there is one state."""
+        """Do nothing: there is only one state."""

@@ -1,4 +1,4 @@
-"""The processes of a training, and what they tell each other."""
+"""The processes of a training and their communication."""
 
 import io
 import os
@@ -13,11 +13,11 @@ from torch import distributed as dist
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of a training, which `torch.distributed` has joined.
+    """This process and the number of processes of a training, which `torch.distributed` has joined.
 
     Args:
-        rank: the number of this one, from 0.
-        count: how many there are.
+        rank: the rank of this process, from 0.
+        count: the number of processes.
     """
 
     rank: int
@@ -25,59 +25,59 @@ class Ranks:
 
     @classmethod
     def here(cls) -> "Ranks":
-        """Those of the default process group; one alone where there is none."""
+        """Return the rank and size of the default process group, or of a single process without one."""
         if not (dist.is_available() and dist.is_initialized()):
             return cls(0, 1)
         return cls(dist.get_rank(), dist.get_world_size())
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes files and speaks to the user."""
+        """Whether this is the first process, which writes files and prints messages."""
         return self.rank == 0
 
     def wait(self) -> None:
-        """Go on when all processes have come here."""
+        """Wait until all processes have called this."""
         if self.count > 1:
             dist.barrier()
 
     def first_says(self, word: bool) -> bool:
-        """What the first process says, in all of them; its own word counts in no other one."""
+        """Return the first process's value in all processes."""
         if self.count == 1:
             return word
-        told = torch.tensor([float(word)], device=_of_messages())
+        told = torch.tensor([float(word)], device=_message_device())
         dist.broadcast(told, 0)
         return bool(told.item())
 
     def any_says(self, *words: bool) -> list[bool]:
-        """For each word, whether one of the processes says so."""
+        """Return, for each value, whether it is true in any process."""
         if self.count == 1:
             return list(words)
-        told = torch.tensor([float(word) for word in words], device=_of_messages())
+        told = torch.tensor([float(word) for word in words], device=_message_device())
         dist.all_reduce(told)
         return [bool(word) for word in told.tolist()]
 
     def deals(self, number: int) -> bool:
-        """Whether the piece of work of this number, of those that are dealt out in turn, is this process's."""
+        """Return whether a piece of work belongs to this process. Pieces are assigned in turn, by their numbers."""
         return number % self.count == self.rank
 
     def told(self, number: int, found: Any) -> Any:
-        """In all processes, what the one found that had the piece of work of this number.
+        """Return a result to all processes from the one that computed it.
 
         Args:
-            number: of the piece; see `deals`.
-            found: tensors, plain values, and lists and dicts of them; counts in that process alone.
+            number: number of the piece of work; see `deals`.
+            found: the result: tensors, plain values, and lists and dicts of them. Other processes' values are ignored.
         """
         if self.count == 1:
             return found
         owner, file = number % self.count, io.BytesIO()
         if self.rank == owner:
             torch.save(found, file)
-        size = torch.tensor([file.getbuffer().nbytes], device=_of_messages())
+        size = torch.tensor([file.getbuffer().nbytes], device=_message_device())
         dist.broadcast(size, owner)
         content = torch.empty(int(size.item()), dtype=torch.uint8)
         if self.rank == owner:
             content.copy_(torch.frombuffer(file.getbuffer(), dtype=torch.uint8))
-        content = content.to(_of_messages())
+        content = content.to(_message_device())
         dist.broadcast(content, owner)
         if self.rank == owner:
             return found
@@ -85,18 +85,18 @@ class Ranks:
 
 
 ALONE = Ranks(0, 1)
-"""One process."""
+"""A single process."""
 
 
 @contextmanager
 def joined_by_torchrun(device: torch.device) -> Iterator[Ranks]:
-    """Join the processes that ``torchrun`` has started, if it did; on a GPU each takes its own.
+    """Join the processes started by ``torchrun``, if there are any. On GPUs, each process uses its own.
 
     Args:
-        device: that the training is for.
+        device: the device of the training.
 
     Yields:
-        The processes; one alone, where ``torchrun`` has started none or one, or where they are joined already.
+        The processes; a single one if ``torchrun`` started none or one. If processes are already joined, these.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "RANK" not in os.environ or dist.is_initialized():
         yield Ranks.here()
@@ -110,6 +110,6 @@ def joined_by_torchrun(device: torch.device) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def _of_messages() -> torch.device:
-    """Where the words are that processes tell each other: on the host, unless the backend sends from GPUs alone."""
+def _message_device() -> torch.device:
+    """Return the device of messages between processes: the host, unless the backend only supports GPUs."""
     return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")

@@ -16,11 +16,11 @@ class RecordedStep:
     """A step that is recorded once and replayed, on batches of one form.
 
     Args:
-        algorithm: takes it.
-        state: is changed by replays, and by the recording if the tape runs what it records.
-        batch: of the recorded step.
-        tape: records the step: its operators, which run (`Recording`), or CUDA graphs, which do not (`Graphs`).
-        processes: take the steps of the training; None: one.
+        algorithm: the algorithm.
+        state: the state. Replays change it, and so does the recording if the tape runs what it records.
+        batch: the batch of the recorded step.
+        tape: records the step: its operators, which also run (`Recording`), or CUDA graphs, which do not (`Graphs`).
+        processes: the processes that take each step together. None: a single process.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class RecordedStep:
         self._batch, self._tape = copied_batch(batch), tape
         with tape:
             self.first = (processes or OneProcess()).step(algorithm, state, self._batch, tape)
-        """What the recorded step reports."""
+        """The diagnostics of the recorded step."""
 
     def replay(self, batch: Batch) -> StepInfo:
         """Take a step on another batch of the same form."""
@@ -46,5 +46,5 @@ class RecordedStep:
 
 
 def copied_batch(batch: Batch) -> Batch:
-    """The same in tensors of its own."""
+    """Return a copy of a batch."""
     return Batch(*tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, tuple(batch)))

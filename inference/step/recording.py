@@ -1,4 +1,4 @@
-"""The operators of a step: refused where they read the host, recorded and replayed."""
+"""The operators of a step: detect reads of device values on the host, record operators and replay them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,45 +13,45 @@ READS_THE_HOST = {
     "_local_scalar_dense": "a tensor is read as a number",
     "equal": "two tensors are compared on the host",
     "is_nonzero": "a tensor is read as a truth value",
-    "nonzero": "the size of the result depends on numbers",
-    "masked_select": "the size of the result depends on numbers",
-    "_unique2": "the size of the result depends on numbers",
-    "unique_dim": "the size of the result depends on numbers",
-    "unique_consecutive": "the size of the result depends on numbers",
-    "_linalg_check_errors": "errors are looked for on the host",
+    "nonzero": "the size of the result depends on values",
+    "masked_select": "the size of the result depends on values",
+    "_unique2": "the size of the result depends on values",
+    "unique_dim": "the size of the result depends on values",
+    "unique_consecutive": "the size of the result depends on values",
+    "_linalg_check_errors": "errors are checked on the host",
 }
-"""Operators that make the host wait for the device, or read what is only known there, each with what it does."""
+"""Operators that make the host wait for the device or read its values, with a description of each."""
 
 _INDEXING = ("index", "index_put_", "index_put", "_unsafe_index")
 
 
 class HostRead(RuntimeError):
-    """A step read the host; says by what operator."""
+    """A step read a device value on the host. Names the operator."""
 
 
 class ReadsNothing(TorchDispatchMode, Runner):
-    """A context that raises `HostRead` where an operator makes the host wait for the device, or depends on numbers.
+    """A context that raises `HostRead` if an operator makes the host wait, or has a size that depends on values.
 
-    A step that it runs exchanges no messages and seeds no generator: no other process has to take part in it.
+    It sends no messages and seeds no generator, so other processes need not take part.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """Run the operator, if it may be."""
+        """Run the operator if it is allowed."""
         name = func.overloadpacket.__name__
         if name in READS_THE_HOST:
             raise HostRead(f"{READS_THE_HOST[name]} ({name})")
         if name in _INDEXING and any(_is_mask(leaf) for leaf in tree_leaves(args[1])):
-            raise HostRead(f"the size of the result depends on numbers ({name} by a mask)")
+            raise HostRead(f"the size of the result depends on values ({name} by a mask)")
         return func(*args, **(kwargs or {}))
 
     def also(self, act: Callable[..., object], *tensors: Tensor) -> None:
-        """Leave it out."""
+        """Do nothing."""
 
 
 class Recording(TorchDispatchMode, Runner):
-    """A context that records the operators that run in it, to be run again without their Python.
+    """A context that records the operators that run in it, to replay them without their Python code.
 
-    All tensors that they took and gave are kept.
+    All their input and output tensors are kept.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Recording(TorchDispatchMode, Runner):
         self.calls: list[tuple[Any, Any, Any, Any]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """Run the operator, and note it."""
+        """Run the operator and record it."""
         kwargs = kwargs or {}
         found = func(*args, **kwargs)
         if not func.namespace.startswith("profiler"):
@@ -67,23 +67,23 @@ class Recording(TorchDispatchMode, Runner):
         return found
 
     def also(self, act: Callable[..., object], *tensors: Tensor) -> None:
-        """Call a function on the host, now and at this place in every replay."""
+        """Call a function on the host, now and at this point of every replay."""
         with _disable_current_modes():
             act(*tensors)
         self.calls.append((act, tensors, {}, None))
 
     def replay(self) -> Callable[[Any], Any]:
-        """Run the operators again.
+        """Run the recorded operators again.
 
         Returns:
-            A function from what was recorded, a tensor or a tree of such, to what is now in its place.
+            A function that maps recorded tensors, or a tree of them, to their new values.
         """
         new: dict[int, Tensor] = {}
 
         def renewed(value: Any) -> Any:
             return new.get(id(value), value) if isinstance(value, Tensor) else value
 
-        with no_grad(), autocast("cpu", enabled=False):  # what it cast is among the operators
+        with no_grad(), autocast("cpu", enabled=False):  # casts are among the recorded operators
             for func, args, kwargs, found in self.calls:
                 again = func(*tree_map(renewed, args), **tree_map(renewed, kwargs))
                 if found is None:

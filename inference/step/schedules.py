@@ -1,4 +1,4 @@
-"""The learning rate over a run."""
+"""Learning-rate schedules."""
 
 import math
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ ScheduleName = Literal["cosine", "step", "constant"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate over a run, as a multiple of its base value.
+    """A learning-rate schedule, as a multiple of the base rate.
 
     Args:
         name: ``"cosine"``: half a cosine from 1 to 0; ``"step"``: multiplied by `gamma` at each milestone;
             ``"constant"``.
-        warmup: the part of all steps in which the rate first climbs linearly from near 0.
-        milestones: of ``"step"``, as parts of all steps.
-        gamma: of ``"step"``.
+        warmup: fraction of all steps in which the rate first rises linearly from near 0.
+        milestones: milestones of ``"step"``, as fractions of all steps.
+        gamma: factor of ``"step"``.
     """
 
     name: ScheduleName = "cosine"
@@ -30,14 +30,16 @@ class Schedule:
         if self.name not in get_args(ScheduleName):
             raise unknown("schedule", self.name, get_args(ScheduleName))
         if not self.gamma >= 0:
-            raise InputError(f"gamma multiplies the learning rate and must not be negative, and is {self.gamma}")
+            raise InputError(f"gamma must not be negative, and is {self.gamma}")
         if not all(0 < milestone < 1 for milestone in self.milestones):
-            raise InputError(f"milestones are parts of all steps, between 0 and 1, and are {list(self.milestones)}")
+            raise InputError(
+                f"milestones must be fractions of all steps, between 0 and 1, and are {list(self.milestones)}"
+            )
         if not 0 <= self.warmup < 1:
-            raise InputError(f"warmup is a part of all steps, from 0 to below 1, and is {self.warmup}")
+            raise InputError(f"warmup must be a fraction of all steps, at least 0 and below 1, and is {self.warmup}")
 
     def at(self, step: int, num_steps: int) -> float:
-        """The multiple at a step, which counts from 0.
+        """Return the multiple at a step, counted from 0.
 
         >>> [round(Schedule("cosine").at(step, 4), 3) for step in range(4)]
         [1.0, 0.854, 0.5, 0.146]

@@ -1,4 +1,4 @@
-"""Models that no step could move, or could move apart: refused before the first one."""
+"""Checks of models before training: parameters must be trainable, and members must be able to differ."""
 
 from torch import nn
 
@@ -11,10 +11,10 @@ from bayes_share.sharing.kinds import members_equal
 
 
 def building_anew(build: Build) -> Build:
-    """The same function, for an algorithm that needs several models, none of which may train what another does.
+    """Return a function that builds models like the given one and checks that they share no trained parameters.
 
     Raises:
-        InputError: by the function, where it gives a model with parameters of one before.
+        InputError: raised by the returned function if a model has a parameter of an earlier one.
     """
     trained: set[nn.Parameter] = set()
 
@@ -22,8 +22,8 @@ def building_anew(build: Build) -> Build:
         model = build()
         if not trained.isdisjoint(model.parameters()):
             raise InputError(
-                "the function that builds the model gave the same parameters twice, and the networks would be one: it "
-                "must build a new network each time"
+                "the function that builds the model returned the same parameters twice: it must build a new network "
+                "each time"
             )
         trained.update(parameter for parameter in model.parameters() if parameter.requires_grad)
         return model
@@ -32,16 +32,16 @@ def building_anew(build: Build) -> Build:
 
 
 def check_trainable(model: Model) -> None:
-    """Raise an InputError where every parameter of a model is frozen."""
+    """Raise InputError if all parameters of a model are frozen."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise InputError("every parameter of the model is frozen: there is nothing to train")
+        raise InputError("all parameters of the model are frozen: there is nothing to train")
 
 
 def check_members_will_differ(model: Model, feed: DataFeed) -> None:
-    """Raise an InputError where members are equal and would stay so, because all are fed alike and without noise."""
+    """Raise InputError if members are equal and would stay so, because they get the same inputs without noise."""
     has_dropout = any(dropout_rate(module) > 0 for module in model.modules())
     if model.rows_each > 1 and feed == "tile" and not has_dropout and members_equal(model):
         raise InputError(
-            "all members are equal and see the same images, so they would stay equal: "
-            'start the factors with init="normal" or "random_sign", or feed with "own" or "split"'
+            "all members are equal and see the same examples, so they would stay equal: "
+            'initialise the factors with init="normal" or "random_sign", or use feed="own" or "split"'
         )

@@ -1,4 +1,4 @@
-"""How gradients of batches are taken and followed: the options that all methods with gradients have."""
+"""The options of all gradient-based algorithms: learning rates, schedules, clipping and feeding."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -22,26 +22,27 @@ from bayes_share.sharing.members_interface import Feed
 DEFAULT_RATE = 0.1
 
 DataFeed = Feed | Literal["own", "bootstrap"]
-"""What members are trained on: `Steps` says what each is."""
+"""How a batch is divided among members; see `Steps`."""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """How gradients of batches are taken and followed.
+    """Options for computing and applying gradients of batches.
 
     Args:
         learning_rate: peak learning rate of base weights, biases and norms. None: 0.1, divided by the steepness of the
-            likelihood of numbers or counts, for which SGD or a chain would otherwise diverge.
+            likelihood for real-valued targets or counts, because SGD and chains would otherwise diverge.
         factor_rate: learning rate of the rank-1 factors r and s, as a multiple of `learning_rate`.
         schedule: learning-rate schedule: "cosine", "step" or "constant".
         warmup: fraction of all steps over which the learning rate rises from near 0.
         milestones: milestones of the "step" schedule, as fractions of all steps.
         gamma: factor by which the learning rate is multiplied at each milestone.
         clip_norm: maximum norm of the gradient; larger gradients are scaled down to it. None: no clipping.
-        accumulate: number of parts that each batch is cut into; only one has to fit into memory at a time.
-        feed: how a batch is divided among members. "tile": every member sees every image of the batch. "split": each
-            sees its own part of the batch. "own": each sees a batch of its own, with its own order and augmentation, at
-            the cost of "tile". "bootstrap": as "own", with images weighted by a bootstrap sample of each member.
+        accumulate: number of parts into which each batch is divided (gradient accumulation); only one has to fit into
+            memory at a time.
+        feed: how a batch is divided among members. "tile": every member gets the whole batch. "split": each gets its
+            own part of the batch. "own": each gets its own batch, with its own order and augmentation, at the cost of
+            "tile". "bootstrap": as "own", with examples weighted by a bootstrap sample of each member.
         objective: the loss that is minimised, in addition to priors and divergences.
     """
 
@@ -64,24 +65,25 @@ class Steps:
             raise InputError(f"the learning rate must be positive, and is {self.learning_rate}")
         check_not_negative(self, "factor_rate")
         if self.clip_norm is not None and not self.clip_norm > 0:
-            raise InputError(f"the norm to clip gradients to must be positive, and is {self.clip_norm}")
+            raise InputError(f"clip_norm must be positive, and is {self.clip_norm}")
         if self.accumulate < 1:
-            raise InputError(f"a batch is cut into at least 1 part to accumulate over, not {self.accumulate}")
+            raise InputError(f"accumulate must be at least 1, not {self.accumulate}")
 
     @property
     def highest_rate(self) -> float:
-        """The learning rate at its highest, where the likelihood is no steeper than that of classes."""
+        """The peak learning rate, for a likelihood that is at most as steep as that of classes."""
         return DEFAULT_RATE if self.learning_rate is None else self.learning_rate
 
     def slowing(self, terms: Terms) -> Tensor | None:
-        """What the learning rate is divided by in a step: the steepness of the likelihood, unless the rate was given.
+        """Return the divisor of the learning rate in a step: the likelihood's steepness if no rate was given.
 
-        SGD is stable where its rate is below a few times the reciprocal of the loss's curvature in the parameters. That
-        is, to first order, the network's own times the likelihood's in the outputs: at most 1/4 for a class, but
-        ``1 / noise²`` for a number. So a rate that serves for classes serves for numbers, once divided by the ratio.
+        SGD is stable if its rate is below a few times the reciprocal of the loss's curvature in the parameters. To
+        first order, this is the product of the network's part and the likelihood's curvature in the outputs, which is
+        at most 1/4 for classes but ``1 / noise²`` for real values. So a rate that suits classes suits real values after
+        division by the ratio.
 
         Returns:
-            At least 1; None where nothing is divided.
+            The divisor, at least 1; None for no division.
         """
         if self.learning_rate is not None or terms.steepness is None:
             return None
@@ -89,29 +91,29 @@ class Steps:
 
     @property
     def model_feed(self) -> Feed:
-        """How the model takes a batch: one that holds a part for each member is split among them."""
+        """How the model receives a batch: "split" if the batch has a part for each member, otherwise "tile"."""
         return "tile" if self.feed == "tile" else "split"
 
     def feeding(self, model: Model) -> Feeding:
-        """For whom the examples of a batch are that a model is trained on.
+        """Return how the examples of a batch are assigned to the members of a model.
 
         Raises:
-            InputError: members that compute in one network are all to see the same.
+            InputError: if the members of a single network (MIMO) would all get the same examples.
         """
         if self.feed == "tile" and model.ensemble_size > model.rows_each:
             raise InputError(
-                f"members in one network (MIMO) are trained on examples that differ: give {option('feed')} own or split"
+                f"members in one network (MIMO) require different examples: set {option('feed')} to own or split"
             )
         is_own = self.feed in ("own", "bootstrap")
         parts = model.ensemble_size if self.model_feed == "split" else 1
         return Feeding(model.ensemble_size if is_own else 1, self.feed == "bootstrap", is_own, parts)
 
     def rate_at(self, step: int, num_steps: int) -> float:
-        """The multiple of the learning rate at a step, which counts from 0."""
+        """Return the multiple of the learning rate at a step, counted from 0."""
         return self._schedule().at(step, num_steps)
 
     def add_gradient(self, model: Model, batch: Batch, evaluate: Evaluate | None = None) -> Terms:
-        """Add the gradient of the objective to what it depends on; see `accumulate_gradient`."""
+        """Add the gradient of the objective to the gradients of its parameters; see `accumulate_gradient`."""
         return accumulate_gradient(self.objective, model, batch, self.model_feed, self.accumulate, evaluate)
 
     def _schedule(self) -> Schedule:
@@ -122,7 +124,7 @@ _FEEDS = tuple(name for part in get_args(DataFeed) for name in get_args(part))
 
 
 def check_not_negative(record: Any, *names: str) -> None:
-    """Raise an InputError where one of these options of a record is negative."""
+    """Raise InputError if one of these options of a record is negative."""
     for name in names:
         if not getattr(record, name) >= 0:
             raise InputError(f"{name} must not be negative, and is {getattr(record, name)}")

@@ -1,4 +1,4 @@
-"""Batch norms with the statistics of a whole batch, of which several processes have a part each."""
+"""Batch norms with statistics of a whole batch that is divided among processes."""
 
 from collections.abc import Callable, Mapping
 from inspect import signature
@@ -17,14 +17,14 @@ _OPTIONS = signature(F.batch_norm)
 
 
 class SyncedNorms(TorchFunctionMode):
-    """A context in which batch norms that train take mean and variance over the inputs of all processes.
+    """A context in which batch norms in training mode use the mean and variance over the inputs of all processes.
 
-    It holds for every norm that calls `torch.nn.functional.batch_norm`: torch's, and those of members
-    (`MemberBatchNorm`). All processes run the same network, on parts of one size.
+    It affects every norm that calls `torch.nn.functional.batch_norm`: torch's own, and those of members
+    (`MemberBatchNorm`). All processes must run the same network, on parts of equal size.
 
     Args:
         ranks: the processes.
-        also: exchanges messages; see `Runner.also`.
+        also: exchanges the messages; see `Runner.also`.
     """
 
     def __init__(self, ranks: Ranks, also: Also) -> None:
@@ -34,7 +34,7 @@ class SyncedNorms(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Call a function of torch, or normalise in its place."""
+        """Call a torch function, or its synchronised version for a batch norm."""
         kwargs = kwargs or {}
         if func is not F.batch_norm:
             return func(*args, **kwargs)
@@ -74,7 +74,7 @@ class SyncedNorms(TorchFunctionMode):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes, each of which has a loss of its own that depends on it."""
+    """The sum over all processes. Its gradient is the sum of the gradients of the processes' own losses."""
 
     @staticmethod
     def forward(ctx: Any, own: Tensor, also: Also) -> Tensor:

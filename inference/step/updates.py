@@ -1,4 +1,4 @@
-"""How a gradient is followed: torch optimizers over the kinds of parameters, their rates and their clock."""
+"""Apply gradients: torch optimizers with a learning rate for each kind of parameter."""
 
 from collections.abc import Collection, Sequence
 from copy import deepcopy
@@ -29,7 +29,7 @@ class Descent(Flat):
         weight_decay: weight decay of all parameters except the rank-1 factors and those with a prior. For a member's
             own parameters it is divided by the number of members, except with "adamw", whose decay does not depend on
             the size of the gradient.
-        steps: learning rates, their schedule, clipping and the like.
+        steps: learning rates, their schedule, clipping and similar options.
     """
 
     optimizer: OptimizerName = "sgd"
@@ -41,16 +41,16 @@ class Descent(Flat):
         if self.optimizer not in get_args(OptimizerName):
             raise unknown("optimizer", self.optimizer, get_args(OptimizerName))
         if not 0 <= self.momentum < 1:
-            raise InputError(f"the momentum must be from 0 to below 1, and is {self.momentum}")
+            raise InputError(f"momentum must be at least 0 and below 1, and is {self.momentum}")
         check_not_negative(self, "weight_decay")
 
     @property
     def is_decay_decoupled(self) -> bool:
-        """Whether the decay is no term of the objective, whose gradient Adam would rescale: then it is one for all."""
+        """Whether weight decay is not a term of the objective, and so is the same for all parameters."""
         return self.optimizer == "adamw"
 
     def groups(self, model: nn.Module, have_prior: Collection[str] = ()) -> list[dict[str, Any]]:
-        """The parameter groups of a model, of which a `Stepper` sets the rates; see `parameter_groups`."""
+        """Return the parameter groups of a model, with rates that a `Stepper` sets; see `parameter_groups`."""
         rate, factor_rate, is_decoupled = self.steps.highest_rate, self.steps.factor_rate, self.is_decay_decoupled
         groups = parameter_groups(
             model, rate, self.weight_decay, factor_rate, is_decoupled=is_decoupled, have_prior=have_prior
@@ -58,20 +58,20 @@ class Descent(Flat):
         return on_a_clock(groups)
 
     def start(self, groups: list[dict[str, Any]], num_steps: int) -> "Stepper":
-        """The optimizer over some groups, before the first step."""
+        """Return the optimizer of parameter groups before the first step."""
         return Stepper.start(make_optimizer(self.optimizer, groups, self.momentum), self.steps, num_steps)
 
 
 @dataclass
 class Stepper:
-    """An optimizer on its way: with its memory, how many of how many steps it has taken, and the rate in each.
+    """An optimizer with its state, its step counter and its learning-rate schedule.
 
     Args:
-        optimizer: of torch, or like one.
-        steps: how it follows gradients.
-        clock: counts the steps.
-        rates: the learning rate in each step, as a multiple of its highest value.
-        slowing: what the rate was divided by in the latest step.
+        optimizer: a torch optimizer, or one with the same interface.
+        steps: the options of the steps.
+        clock: the step counter.
+        rates: ``[step]``: the learning rate of each step, as a multiple of its maximum.
+        slowing: the divisor of the learning rate in the latest step.
     """
 
     optimizer: torch.optim.Optimizer
@@ -82,37 +82,37 @@ class Stepper:
 
     @classmethod
     def start(cls, optimizer: torch.optim.Optimizer, steps: Steps, num_steps: int) -> "Stepper":
-        """Before the first of so many steps."""
+        """Return a stepper before the first step."""
         clock = Clock.start(num_steps, optimizer.param_groups[0]["lr"].device)
         rates = clock.table(steps.rate_at)
         return cls(optimizer, steps, clock, rates, rates.new_ones(()))
 
     @property
     def parameters(self) -> list[Tensor]:
-        """All that the optimizer moves."""
+        """All parameters of the optimizer."""
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     @property
     def gradients(self) -> list[Tensor]:
-        """Those that there are, of what the optimizer moves."""
+        """The existing gradients of the optimizer's parameters."""
         return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
 
     def begin(self) -> Tensor:
-        """Forget the gradients of the step before, and set the rates of the one that begins; gives the rate."""
+        """Clear the gradients of the previous step and set the learning rates; return the rate."""
         self.optimizer.zero_grad()
         return self.set_rates()
 
     def set_rates(self) -> Tensor:
-        """Set the rates of the step that begins; gives the rate."""
+        """Set the learning rates of the current step; return the rate."""
         multiple = self.clock.read(self.rates)
         for group in self.optimizer.param_groups:
             torch.mul(multiple, group["base_rate"], out=group["lr"])
         return self.steps.highest_rate * multiple
 
     def slow(self, terms: Terms) -> Tensor:
-        """Divide the rates of the step that begins where `Steps.slowing` says so; gives the rate.
+        """Divide the learning rates of the current step by `Steps.slowing`; return the rate.
 
-        Adam's steps are of a size of their own, whatever that of the gradient, and are not slowed.
+        Adam's steps do not depend on the size of the gradient and are not slowed.
         """
         slowing = self.steps.slowing(terms) if isinstance(self.optimizer, torch.optim.SGD) else None
         rate = self.steps.highest_rate * self.clock.read(self.rates)
@@ -120,7 +120,7 @@ class Stepper:
             return rate
         for group in self.optimizer.param_groups:
             group["lr"].div_(slowing)
-        # Momentum is a sum of past gradients, each to be followed at the rate of its own step.
+        # Momentum sums past gradients, each of which must keep the learning rate of its own step.
         for memory in self.optimizer.state.values():
             if memory.get("momentum_buffer") is not None:
                 memory["momentum_buffer"].mul_(slowing / self.slowing)
@@ -128,26 +128,26 @@ class Stepper:
         return rate / slowing
 
     def follow(self) -> None:
-        """Take the optimizer's step, and count it."""
+        """Take the optimizer's step and count it."""
         self.optimizer.step()
         self.clock.advance()
 
     def clip(self) -> None:
-        """Scale the gradients down to the largest norm that they may have."""
+        """Clip the joint norm of all gradients to `Steps.clip_norm`."""
         if self.steps.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.steps.clip_norm)
 
     def kept(self, before: Model, after: Model, members: Sequence[int]) -> "Stepper":
-        """The same for the model of some of the members, with the memory of these; its options are those of all.
+        """Return a stepper for a model of some of the members, with their optimizer state and the same options.
 
         Args:
-            before: the model that the optimizer moves.
-            after: that of the members, as `Model.keep` gives it.
-            members: which ones.
+            before: the model whose parameters the optimizer has.
+            after: the model of the kept members, from `Model.keep`.
+            members: indices of the kept members.
         """
         names: dict[Tensor, str] = {parameter: name for name, parameter in before.named_parameters()}
         parameters = dict(after.named_parameters())
-        # What a deep copy finds in its memo it does not copy.
+        # deepcopy uses the memo's entries instead of copying these tensors.
         optimizer = deepcopy(self.optimizer, {id(old): parameters[name] for old, name in names.items()})
         for old, memory in self.optimizer.state.items():
             name = names[old]
@@ -157,30 +157,30 @@ class Stepper:
         return Stepper(optimizer, self.steps, deepcopy(self.clock), self.rates, self.slowing.clone())
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimizer's memory, the step, and what its rate was divided by."""
+        """Return the optimizer's state, the step and the divisor of the rate."""
         return {"optimizer": self.optimizer.state_dict(), "step": self.clock.steps, "slowing": self.slowing}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave; other entries are left alone."""
+        """Load the result of `state_dict`. Other entries are ignored."""
         load_optimizer(self.optimizer, state_dict["optimizer"])
         self.clock.set(state_dict["step"])
-        self.slowing.copy_(state_dict.get("slowing", torch.ones(())))  # of older states, which were never slowed
+        self.slowing.copy_(state_dict.get("slowing", torch.ones(())))  # missing in older states, which had no slowing
 
 
 def on_a_clock(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same groups with rates that a `Stepper` sets in each step, as multiples of their own."""
+    """Return the groups with rates that a `Stepper` sets in each step, as multiples of the given rates."""
     return [{**group, "base_rate": group["lr"], "lr": rate_on(group["params"][0].device)} for group in groups]
 
 
 def rate_on(device: torch.device) -> Tensor:
-    """A learning rate that a step sets, where the parameters are."""
+    """Return a learning-rate tensor on the device of the parameters, for a step to set."""
     return torch.zeros((), dtype=precision_on(device), device=device)
 
 
 def make_optimizer(name: OptimizerName, groups: list[dict[str, Any]], momentum: float) -> torch.optim.Optimizer:
-    """The torch optimizer of a name; SGD has Nesterov momentum where it has any.
+    """Return a torch optimizer by name. SGD has Nesterov momentum if the momentum is above 0.
 
-    They are the fused ones, which take the learning rate as a tensor; the others read it on the host.
+    All are fused optimizers, which take the learning rate as a tensor; others read it on the host.
     """
     if name == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0, fused=True)
@@ -192,17 +192,17 @@ def make_optimizer(name: OptimizerName, groups: list[dict[str, Any]], momentum: 
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
-    """Take over the memory of an optimizer; its learning rates stay the tensors that they are.
+    """Load the state of an optimizer. Its learning rates remain the same tensors.
 
     Raises:
-        ValueError: memory of another shape than its parameter, which the fused optimizers would read past its end.
+        ValueError: if a state tensor differs in shape from its parameter; fused optimizers would read beyond its end.
     """
     rates = [group["lr"] for group in optimizer.param_groups]
     optimizer.load_state_dict(state_dict)
     for parameter, memory in optimizer.state.items():
         for name, value in memory.items():
             if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
-                shapes = f"{list(value.shape)}, and its parameter has {list(parameter.shape)}"
+                shapes = f"{list(value.shape)}, but its parameter has {list(parameter.shape)}"
                 raise ValueError(f"the optimizer's {name} has shape {shapes}")
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate.fill_(group["lr"])

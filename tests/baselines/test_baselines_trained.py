@@ -118,7 +118,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(baseline: str, tmp_path:
 
 def test_training_mimo_on_the_same_image_in_all_inputs_raises() -> None:
     for algorithm in (MAP(), IVON(), SVI(), DeepEnsemble(of=MAP()), SWAG()):
-        with pytest.raises(InputError, match="give feed own or split"):
+        with pytest.raises(InputError, match="set feed to own or split"):
             fit_tensors(algorithm, build("mimo"), X, Y, num_steps=2, batch_size=16)
 
 

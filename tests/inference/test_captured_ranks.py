@@ -25,7 +25,7 @@ from bayes_share.inference.step.of_ranks import OfRanks
 from bayes_share.inference.step.ranks import Ranks
 from bayes_share.tensors.seeding import seeded
 
-SAID = "steps are captured (operators that are run again, which is slower on a CPU)"
+SAID = "steps are captured (replayed operators, which is slower on a CPU)"
 ACTS = {"map": 2, "map with noise": 2, "ivon": 2, "svi": 2, "synced norms": 6}
 """What the host does in a step: the seed, and the message between gradient and update; for a norm, four more."""
 
@@ -70,11 +70,11 @@ def test_a_training_goes_on_with_steps_taken_in_another_way(found: list[dict[str
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("pyro", "steps are taken one by one: svi goes through Pyro"),
-        ("host", "steps are taken one by one: a tensor is read as a number"),
+        ("pyro", "steps are not captured: svi goes through Pyro"),
+        ("host", "steps are not captured: a tensor is read as a number"),
         (
             "other numbers",
-            "steps are taken one by one after all: a replay of the recorded step gave other numbers",
+            "steps are no longer captured: a replay of the recorded step gave a different result",
         ),
     ],
 )
@@ -177,7 +177,7 @@ def test_a_capture_that_fails_is_said_and_loses_no_step(
 ) -> None:
     monkeypatch.setattr(OfRanks, "_average", failing_in_capture(OfRanks._average))
     _, state, ordinary = both_ways(CASES["map"], 6)
-    assert "one by one after all: the capture failed (no graph can end here)" in caplog.text
+    assert "steps are no longer captured: the capture failed (no graph can end here)" in caplog.text
     assert differences(state.state_dict(), ordinary.state_dict()) == []
 
 

@@ -87,7 +87,7 @@ def test_a_damaged_checkpoint_is_skipped_and_reported(tmp_path: Path, damage: Ca
     latest.write_bytes(damage(latest.read_bytes()))
     step, said = loaded(checkpoints)
     assert step == 5
-    assert said == [f"checkpoint {latest} is damaged", f"going on from {files(checkpoints)[0]}"]
+    assert said == [f"checkpoint {latest} is damaged", f"resuming from {files(checkpoints)[0]}"]
 
 
 def test_nothing_is_loaded_if_all_checkpoints_are_damaged(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_nothing_is_loaded_if_all_checkpoints_are_damaged(tmp_path: Path) -> Non
     step, said = loaded(checkpoints)
     assert step is None
     assert len(said) == 3
-    assert said[-1] == "no checkpoint is whole: training begins anew"
+    assert said[-1] == "no checkpoint is valid: training starts from the beginning"
 
 
 def test_a_folder_named_like_a_checkpoint_is_skipped(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_pickled_object_is_refused_and_not_unpickled(tmp_path: Path) -> None:
     torch.save({"step": Bomb(tmp_path / "exploded")}, buffer)
     name = f"step-000000010-{hashlib.sha256(buffer.getvalue()).hexdigest()[:16]}.pt"
     (checkpoints.folder / name).write_bytes(buffer.getvalue())
-    with pytest.raises(InputError, match="holds more than tensors and plain values") as caught:
+    with pytest.raises(InputError, match="contains more than tensors and plain values") as caught:
         checkpoints.load(print)
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -53,16 +53,19 @@ def renamed() -> Model:
 
 
 OTHERS: dict[str, tuple[dict[str, Any], str]] = {
-    "algorithm": ({"algorithm": SVI()}, "another algorithm MAP, which is SVI here"),
-    "rate": ({"algorithm": MAP(learning_rate=0.5)}, r"another algorithm\.\S*learning_rate 0.0001, which is 0.5 here"),
-    "seed": ({"seed": 3}, "another seed 0, which is 3 here"),
-    "steps": ({"num_steps": 15}, "another num_steps 12, which is 15 here"),
-    "batch": ({"batch_size": 5}, "another batch_size 4, which is 5 here"),
-    "last batch": ({"last_batch": "pad"}, "another last_batch drop, which is pad here"),
-    "numbers": ({"x": X + 1}, "another data: give another folder"),
-    "targets": ({"y": Y + 1}, "another data: give another folder"),
-    "patience": ({"patience": 2, "validation": (X, Y)}, "another .*validation"),
-    "network": ({"model": renamed}, "another parameters: give another folder"),
+    "algorithm": ({"algorithm": SVI()}, r"differs in algorithm \(MAP instead of SVI\)"),
+    "rate": (
+        {"algorithm": MAP(learning_rate=0.5)},
+        r"differs in algorithm\.\S*learning_rate \(0.0001 instead of 0.5\)",
+    ),
+    "seed": ({"seed": 3}, r"differs in seed \(0 instead of 3\)"),
+    "steps": ({"num_steps": 15}, r"differs in num_steps \(12 instead of 15\)"),
+    "batch": ({"batch_size": 5}, r"differs in batch_size \(4 instead of 5\)"),
+    "last batch": ({"last_batch": "pad"}, r"differs in last_batch \(drop instead of pad\)"),
+    "numbers": ({"x": X + 1}, "differs in data: give another folder"),
+    "targets": ({"y": Y + 1}, "differs in data: give another folder"),
+    "patience": ({"patience": 2, "validation": (X, Y)}, "differs in .*validation"),
+    "network": ({"model": renamed}, "differs in parameters: give another folder"),
 }
 
 
@@ -80,19 +83,19 @@ def test_checkpoints_of_another_training_are_refused(what: str, tmp_path: Path) 
 def test_resuming_with_another_loader_or_other_images_is_refused(tmp_path: Path) -> None:
     common: dict[str, Any] = {"epochs": 1, "progress": False, "resume": True}
     fit(ALGORITHM, line, loader(), checkpoints=tmp_path / "loader", **common)
-    with pytest.raises(InputError, match="another batch_size 4, which is 5 here"):
+    with pytest.raises(InputError, match=r"differs in batch_size \(4 instead of 5\)"):
         fit(ALGORITHM, line, loader(batch_size=5), checkpoints=tmp_path / "loader", **common)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     fit(ALGORITHM, Model(network), load_data("digits"), checkpoints=tmp_path / "images", **common)
-    with pytest.raises(InputError, match="another data"):
+    with pytest.raises(InputError, match="differs in data"):
         fit(ALGORITHM, Model(network), load_data("digits", split_seed=1), checkpoints=tmp_path / "images", **common)
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "not asked to go on": (begun, "has checkpoints: go on with them by resume=True"),
+    "not asked to go on": (begun, "already has checkpoints: resume with resume=True"),
     "cannot be used as a folder:": (
         lambda _: begun(None, resume=True),
-        "resume=True goes on from checkpoints: name their folder",
+        "resume=True requires a folder of checkpoints",
     ),  # type: ignore[arg-type]
     "a file": (lambda folder: begun(next(folder.glob("*.pt"))), "cannot be used as a folder:"),
 }

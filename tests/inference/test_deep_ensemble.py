@@ -68,7 +68,7 @@ def test_networks_start_with_different_weights() -> None:
 
 def test_several_networks_require_a_function_that_builds_the_model() -> None:
     model, data = builder()(), digits()
-    with pytest.raises(InputError, match="hand in a function that builds the model"):
+    with pytest.raises(InputError, match="pass a function that builds the model"):
         fit(DeepEnsemble(networks=2), model, data, epochs=1, batch_size=48, progress=False)
     state = fit(DeepEnsemble(networks=1), model, data, epochs=1, batch_size=48, progress=False)
     alone = fit(MAP(), model, data, epochs=1, batch_size=48, progress=False)
@@ -93,9 +93,9 @@ def test_states_of_another_algorithm_are_refused(take: Any) -> None:
         for algorithm in (MAP(), DeepEnsemble(MAP(), 2))
     )
     for algorithm, state in ((SVI(), single), (DeepEnsemble(SVI(), 2), several)):
-        with pytest.raises(InputError, match="this state is a MAPState, and SVI needs a SVIState"):
+        with pytest.raises(InputError, match="this state is a MAPState, and SVI requires a SVIState"):
             take(algorithm, state, x)
-    with pytest.raises(InputError, match="not from a Linear: call a network itself"):
+    with pytest.raises(InputError, match="not a Linear: call a network directly"):
         take(SVI(), torch.nn.Linear(4, 2), x)
 
 
@@ -103,7 +103,10 @@ def test_states_of_another_algorithm_are_refused(take: Any) -> None:
 @pytest.mark.parametrize("take", [predict, predict_with_features])
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"num_samples": 0}, "at least 1 draw, not 0"), ({"batch_size": 0}, "at least 1 input at a time, not 0")],
+    [
+        ({"num_samples": 0}, "at least 1 draw, not 0"),
+        ({"batch_size": 0}, "batch size of a prediction must be at least 1, not 0"),
+    ],
 )
 def test_predict_refuses_zero_draws_a_zero_batch_size_and_arrays(
     take: Any, options: dict[str, int], message: str

@@ -366,7 +366,7 @@ class Sure(nn.Module):
         (3, "the teacher: .* not a int"),
         ([], "not an empty list"),
         ([nn.Linear(2, 2), "deep"], "one of them is a str"),
-        ((MAP(), nn.Linear(2, 2)), "from the state that fit returns, not from a Linear"),
+        ((MAP(), nn.Linear(2, 2)), "requires the state that fit returns, not a Linear"),
         ("no such run", "the teacher: no such run is not a run"),
         (Sure(), 'outputs have no gradient with respect to its inputs, .*: use perturbation="none"'),
         (nn.Linear(64, 10), "the teacher: it cannot be run on the inputs of the student"),
@@ -468,7 +468,7 @@ def test_a_distillation_resumes_with_the_same_teacher_only(tmp_path: Path) -> No
     keep = {"checkpoints": tmp_path / "kept", "progress": False, "checkpoint_minutes": 0.0}
     with pytest.raises(Stop):
         fit(Distill(), build, data, 4, 48, teacher=teacher, report=stop, **keep)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"another algorithm\.lesson\.digest"):
+    with pytest.raises(InputError, match=r"differs in algorithm\.lesson\.digest"):
         fit(Distill(), build, data, 4, 48, teacher=other, resume=True, **keep)  # type: ignore[arg-type]
     state = fit(Distill(), build, data, 4, 48, teacher=[teacher], resume=True, **keep)  # type: ignore[arg-type]
     assert differences(whole.state_dict(), state.state_dict()) == []

@@ -103,7 +103,7 @@ def test_the_advice_leaves_out_options_already_in_use() -> None:
         assert said is not None
         assert not [word for word, has_it in zip(words, have, strict=True) if has_it and word in said]
     assert "random_sign" in str(all_said[0])
-    assert str(all_said[-1]).endswith("for members that differ, train a deep ensemble")
+    assert str(all_said[-1]).endswith("to make members differ, train a deep ensemble")
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,9 @@ def test_the_trial_runs_for_deep_ensembles_of_mc_dropout() -> None:
 def test_dropout_inside_a_recurrent_layer_is_refused(kind: Any, members: int) -> None:
     net: nn.Module = Classifier(kind(6, 6, num_layers=2, dropout=0.5, batch_first=True))
     net = net if members == 1 else ensemble(net, members, init="normal")
-    with pytest.raises(InputError, match=r"^inner drops between its own layers.*set its dropout to 0.*nn\.Dropout"):
+    with pytest.raises(
+        InputError, match=r"^inner applies dropout between its own layers.*set its dropout to 0.*nn\.Dropout"
+    ):
         MCDropout().init(lambda: Model(net), 10, 1)
 
 
@@ -169,7 +171,7 @@ class Renamed(nn.Dropout):
 
 
 def test_a_dropout_subclass_is_accepted_unless_it_overrides_forward() -> None:
-    with pytest.raises(InputError, match=r"^inner\.1 is a Own, which MC dropout does not know: use nn\.Dropout"):
+    with pytest.raises(InputError, match=r"^inner\.1 is a Own, which MC dropout does not support: use nn\.Dropout"):
         fitted(Classifier(nn.Sequential(nn.Linear(6, 6), Own(0.3))))
     found = predict(MCDropout(), fitted(Classifier(nn.Sequential(nn.Linear(6, 6), Renamed(0.3)))), X, 2)
     assert (found[0] - found[1]).abs().max() > 1e-3

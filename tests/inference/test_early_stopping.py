@@ -154,11 +154,11 @@ def test_the_history_has_accuracies_and_validation_scores_only_if_validated() ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"patience": 2}, "patience needs validation data"),
-        ({"patience": 0, "validation": (X, Y)}, "patience is a number of epochs, at least 1, not 0"),
-        ({"validation": (X, Y[:3])}, "validation data: 22 inputs and 3 targets do not go together"),
+        ({"patience": 2}, "patience requires validation data"),
+        ({"patience": 0, "validation": (X, Y)}, "patience must be an integer number of epochs, at least 1, not 0"),
+        ({"validation": (X, Y[:3])}, "validation data: x has 22 examples and y has 3"),
         ({"validation": (X, Y * torch.nan)}, "validation data: 22 of 22 targets contain NaN"),
-        ({"validation": iter([(X, Y)])}, "validation data: a list_iterator can be gone through only once"),
+        ({"validation": iter([(X, Y)])}, "validation data: a list_iterator can be iterated over only once"),
     ],
 )
 def test_invalid_patience_or_validation_data_is_refused(options: dict[str, Any], message: str) -> None:

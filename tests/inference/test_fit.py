@@ -52,7 +52,7 @@ def classes(outputs: int) -> Model:
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a network": (
         lambda: fit_tensors(ADAM, curve().network, X, X, 5),
-        "Model(network), not the Sequential alone",
+        "Model(network), not the Sequential itself",
     ),
     "an array": (
         lambda: fit_tensors(ADAM, curve(), X.numpy(), X, 5),
@@ -63,8 +63,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "y must have the examples on the first axis, and is a scalar",
     ),
     "half an example": (lambda: fit_tensors(ADAM, curve(), X, X, 5, batch_size=2.5), "from 1 to 40 examples"),
-    "fewer than no step": (lambda: fit_tensors(ADAM, curve(), X, X, -1), "0 steps or more, not -1"),
-    "a class": (lambda: fit_tensors(MAP, curve(), X, X, 5), "a record such as MAP(), not the class"),
+    "fewer than no step": (
+        lambda: fit_tensors(ADAM, curve(), X, X, -1),
+        "number of steps must be an integer of at least 0, not -1",
+    ),
+    "a class": (lambda: fit_tensors(MAP, curve(), X, X, 5), "must be an instance such as MAP(), not the class"),
     "a dict": (lambda: fit_tensors(ADAM, Model(InADict(), Gaussian()), X, X, 5), "this InADict returns a dict"),
     "other classes": (
         lambda: fit(ADAM, classes(7), load_data("digits"), epochs=1),

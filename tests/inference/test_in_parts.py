@@ -39,7 +39,7 @@ def test_a_single_input_that_does_not_fit_in_memory_raises() -> None:
 
 def test_a_prediction_batch_size_of_0_is_refused() -> None:
     state = MAP().init(lambda: Model(torch.nn.Linear(2, 2)), 10, 10)
-    with pytest.raises(InputError, match="at least 1 input at a time, not 0"):
+    with pytest.raises(InputError, match="batch size of a prediction must be at least 1, not 0"):
         predict(MAP(), state, torch.zeros(3, 2), batch_size=0)
 
 

@@ -121,11 +121,11 @@ def test_a_state_with_priors_is_saved_and_loaded() -> None:
 @pytest.mark.parametrize(
     ("prior", "words"),
     [
-        (dist.Laplace(0.0, 1.0), "ivon takes normal priors, and that of bias is a Laplace"),
-        (dist.LogNormal(0.0, 1.0), "that of bias is a LogNormal"),
+        (dist.Laplace(0.0, 1.0), "ivon requires normal priors, and the prior of bias is a Laplace"),
+        (dist.LogNormal(0.0, 1.0), "the prior of bias is a LogNormal"),
         (
             Hierarchical(dist.HalfNormal(1.0), lambda scale, site: dist.Normal(0.0, scale)),
-            "that of bias is hierarchical",
+            "the prior of bias is hierarchical",
         ),
     ],
 )

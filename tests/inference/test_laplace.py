@@ -280,7 +280,7 @@ def frozen_head() -> nn.Module:
 @pytest.mark.parametrize(
     ("net", "words"),
     [
-        (nn.Sequential(nn.Linear(4, 3), nn.LogSoftmax(-1)), "not those of the network"),
+        (nn.Sequential(nn.Linear(4, 3), nn.LogSoftmax(-1)), "outputs are not those of its last linear layer"),
         (nn.Sequential(nn.Unflatten(1, (4, 1)), nn.Conv1d(4, 3, 1), nn.Flatten()), "no linear layer"),
         (Twice(), "called more than once"),
         (frozen_head(), "is frozen"),

@@ -112,8 +112,12 @@ def test_a_members_prior_scale_is_that_of_the_base_weight_times_its_factors(stra
 @pytest.mark.parametrize(
     ("priors", "options", "words"),
     [
-        ({"2.weight": dist.Laplace(0.0, 1.0)}, {}, "laplace takes normal priors, and that of 2.weight is a Laplace"),
-        ({"2.bias": dist.Cauchy(0.0, 1.0)}, {}, "that of 2.bias is a Cauchy"),
+        (
+            {"2.weight": dist.Laplace(0.0, 1.0)},
+            {},
+            "laplace requires normal priors, and the prior of 2.weight is a Laplace",
+        ),
+        ({"2.bias": dist.Cauchy(0.0, 1.0)}, {}, "the prior of 2.bias is a Cauchy"),
         ({"2.weight": None}, {}, "last layer's weight has a flat prior"),
         ({"2.weight": normal(1.0)}, {"tune_prior": True}, "use only one of them"),
         ({"2.weight": normal(WEIGHT_SCALE)}, {"structure": "kron"}, "products of one value per output"),

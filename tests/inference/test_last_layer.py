@@ -97,9 +97,9 @@ def pruned() -> Net:
 
 
 REFUSED = {
-    "an output changed in place": (lambda: Net(scaled_in_place), "not those of the network"),
+    "an output changed in place": (lambda: Net(scaled_in_place), "outputs are not those of its last linear layer"),
     "a weight used elsewhere": (lambda: Net(weight_read), "are not linear in the weight"),
-    "a hook on the output": (hooked, "not those of the network"),
+    "a hook on the output": (hooked, "outputs are not those of its last linear layer"),
     "a subclass that is not linear in its weight": (lambda: Net(plainly, Cosine(5, 3)), "are not linear in the weight"),
     "a weight tied to an embedding": (Tied, "are not linear in the weight"),
     "a pruned weight": (pruned, "pruned"),

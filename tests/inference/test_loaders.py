@@ -186,7 +186,7 @@ def test_a_dataset_may_return_whole_batches(workers: int) -> None:
 def test_batches_of_a_custom_batch_sampler_keep_their_sizes() -> None:
     given = DataLoader(TensorDataset(X, Y), batch_sampler=[[0, 1, 2, 3], [4, 5], [6]])
     assert [len(batch.targets) for batch in epoch(given)] == [4, 2, 1]
-    with pytest.raises(InputError, match="batches of various sizes are taken as they are"):
+    with pytest.raises(InputError, match="batches of varying sizes are not padded"):
         batches_of(given, last_batch="pad")
 
 

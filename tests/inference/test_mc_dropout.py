@@ -219,15 +219,15 @@ def test_a_dropout_rate_not_between_0_and_1_is_refused(rate: float) -> None:
 
 
 def test_networks_without_a_common_mask_for_all_examples_are_refused() -> None:
-    with pytest.raises(InputError, match="nothing can be dropped in this Linear"):
+    with pytest.raises(InputError, match="dropout cannot be added to this Linear"):
         MCDropout().init(lambda: Model(nn.Linear(3, 1), Gaussian()), 10, 10)
-    with pytest.raises(InputError, match=r"self_attn drops attention weights.*set its dropout to 0"):
+    with pytest.raises(InputError, match=r"self_attn applies dropout to attention weights.*set its dropout to 0"):
         state_of(transformer(0.2))
-    with pytest.raises(InputError, match="AlphaDropout, which MC dropout does not know"):
+    with pytest.raises(InputError, match="AlphaDropout, which MC dropout does not support"):
         state_of(own(nn.AlphaDropout(0.2)))
     flat = nn.Sequential(nn.Linear(5, 6), nn.Flatten(0, 1), nn.Unflatten(0, (1, -1)), nn.Dropout(0.5))
     state = state_of(nn.Sequential(flat, nn.Flatten(0), nn.Unflatten(0, (-1, 6)), nn.Linear(6, 3)))
-    with pytest.raises(InputError, match=r"on the first axis .* shape \[1, 48\]"):
+    with pytest.raises(InputError, match=r"on the first axis, .* shape \[1, 48\]"):
         MCDropout().draw(state, 0)(inputs())
 
 

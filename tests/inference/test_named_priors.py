@@ -216,7 +216,7 @@ HIERARCHICAL = Hierarchical(dist.HalfNormal(torch.tensor(1.0)), lambda scale, si
     ("prior", "words"),
     [
         (HIERARCHICAL, "the prior of weight is hierarchical"),
-        (dist.LogNormal(0.0, 1.0), "the prior of weight is not over all real numbers"),
+        (dist.LogNormal(0.0, 1.0), "the support of the prior of weight must be all real numbers"),
         (dist.HalfNormal(1.0), "such as Normal, Laplace or Cauchy"),
         (dist.Uniform(-1.0, 1.0), "such as Normal, Laplace or Cauchy"),
     ],

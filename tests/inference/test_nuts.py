@@ -178,7 +178,7 @@ def test_networks_that_cannot_be_sampled_are_refused() -> None:
         InputError, match=r"network\.0\.bias has no prior, and nuts requires one on every trained parameter"
     ):
         NUTS().init(lambda: plain(priors={"bias": None}), 10, 4)
-    with pytest.raises(InputError, match=r"0\.weight begins outside the support of its prior"):
+    with pytest.raises(InputError, match=r"the initial value of 0\.weight is outside the support of its prior"):
         NUTS().init(lambda: plain(priors={"weight": dist.LogNormal(0.0, 1.0)}), 10, 4)
 
 
@@ -202,8 +202,8 @@ def test_a_too_large_network_is_refused_with_an_estimate_of_the_time() -> None:
         ({"max_tree_depth": 0}, "max_tree_depth must be at least 1"),
         ({"max_parameters": 0}, "max_parameters must be at least 1"),
         ({"target_accept": 1.0}, "target_accept must be between 0 and 1, and is 1.0"),
-        ({"warmup": 1.0}, "warmup is a part of all steps"),
-        ({"keep": 0}, "at least 1 draw is kept"),
+        ({"warmup": 1.0}, "warmup must be a fraction of all steps"),
+        ({"keep": 0}, "number of kept draws must be at least 1"),
     ],
 )
 def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:

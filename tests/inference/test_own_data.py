@@ -158,7 +158,7 @@ def test_with_one_member_own_data_are_ordinary_batches(name: str) -> None:
 
 def test_equal_members_differ_after_training_on_their_own_data() -> None:
     build = builder(3, init="ones")
-    with pytest.raises(InputError, match='feed with "own" or "split"'):
+    with pytest.raises(InputError, match='use feed="own" or "split"'):
         Training(MAP(), build, batches_of(digits(), 48), 1)
     state = trained(Training(MAP(feed="own"), build, batches_of(digits(), 48), 1)).state
     s = next(p for name, p in state.model.named_parameters() if name.endswith(".s"))
@@ -197,9 +197,9 @@ def test_a_loader_gives_each_member_its_own_order(workers: int, last_batch: Any)
     ("data", "feed", "message"),
     [
         ((X, Y), "own", "a batch of all examples is the same for all members"),
-        (loader(shuffle=False), "own", "the sampler has one order"),
-        (loader(), "bootstrap", "a bootstrap counts each"),
-        (Again(), "own", "a Again has one order, and not one for each of 2 members"),
+        (loader(shuffle=False), "own", "the sampler's order is fixed"),
+        (loader(), "bootstrap", "as a bootstrap needs"),
+        (Again(), "own", "a Again has one order, not one for each of 2 members"),
     ],
 )
 def test_data_with_only_one_order_are_refused(data: Any, feed: str, message: str) -> None:

@@ -60,5 +60,5 @@ def test_a_plain_network_has_one_group() -> None:
 
 @pytest.mark.parametrize("option", ["learning_rate", "weight_decay", "factor_rate"])
 def test_a_negative_rate_or_decay_is_refused(option: str) -> None:
-    with pytest.raises(InputError, match=f"{option} must be a number of 0 or more, and is -1"):
+    with pytest.raises(InputError, match=f"{option} must be finite and not negative, and is -1"):
         parameter_groups(nn.Linear(3, 2), **{"learning_rate": 0.1, option: -1.0})

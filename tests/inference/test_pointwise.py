@@ -69,5 +69,5 @@ def test_log_liks_have_a_member_axis_and_leave_out_ignored_positions() -> None:
 def test_inputs_and_targets_of_different_lengths_are_refused() -> None:
     x, y = data()
     state = fit_tensors(SVI(), build, x, y, 1)
-    with pytest.raises(InputError, match="11 inputs and 10 targets do not go together"):
+    with pytest.raises(InputError, match="x has 11 examples and y has 10"):
         pointwise_log_lik(SVI(), state, x, y[:10])

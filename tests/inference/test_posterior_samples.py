@@ -144,7 +144,7 @@ def test_names_selects_the_returned_samples() -> None:
         found = posterior_samples(IVON(), state, 2, names)
         assert list(found) == ["0.weight", "2.weight"]
         assert all(torch.equal(values, everything[name]) for name, values in found.items())
-    with pytest.raises(InputError, match=r"^names='layer' chooses no parameter: drawn are 0\.weight, "):
+    with pytest.raises(InputError, match=r"^names='layer' matches no parameter: choose from 0\.weight, "):
         posterior_samples(IVON(), state, 2, "layer")
 
 
@@ -154,13 +154,13 @@ def test_algorithms_without_draws_of_parameters_are_refused(algorithm: Any) -> N
     message = f"^this state of {type(algorithm).__name__} has no draws of parameters: {algorithm.not_drawn()}$"
     with pytest.raises(InputError, match=message):
         posterior_samples(algorithm, state, 2)
-    with pytest.raises(InputError, match="at least 1 draw is taken, not 0"):
+    with pytest.raises(InputError, match="number of draws must be at least 1, not 0"):
         posterior_samples(algorithm, state, 0)
 
 
 @pytest.mark.parametrize("algorithm", [SWAG(), SGHMC(), NUTS(), LastLayerLaplace()])
 def test_an_untrained_state_without_draws_is_refused(algorithm: Any) -> None:
-    with pytest.raises(InputError, match="there are draws only once it is trained"):
+    with pytest.raises(InputError, match="it has draws only after training"):
         posterior_samples(algorithm, fit_tensors(algorithm, small, X, Y, 0), 1) if isinstance(
             algorithm, SWAG | SGHMC | NUTS
         ) else posterior_samples(algorithm, algorithm.init(small, 12, 1), 1)
@@ -323,8 +323,8 @@ def test_svi_samples_correlate_scales_with_weights() -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_models_and_states_of_another_algorithm_are_refused() -> None:
     model = Model(nn.Linear(1, 1), Gaussian(0.5))
-    with pytest.raises(InputError, match="draws are taken from the state that fit returns, not from a Model"):
+    with pytest.raises(InputError, match="prediction requires the state that fit returns, not a Model"):
         posterior_samples(NUTS(), model)
     state = fit_tensors(MAP(), model, torch.randn(8, 1), torch.randn(8, 1), 1)
-    with pytest.raises(InputError, match="hand in the algorithm that the state was trained with"):
+    with pytest.raises(InputError, match="pass the algorithm that the state was trained with"):
         posterior_samples(IVON(), state)

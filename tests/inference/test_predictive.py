@@ -107,7 +107,7 @@ def test_distill_accepts_likelihoods_with_a_closed_form_divergence_only(name: st
 @pytest.mark.parametrize("name", ["svi", "ivon", "swag", "laplace", "sghmc", "sgld", "nuts", "deep ensemble"])
 def test_algorithms_that_need_a_posterior_refuse_beta(name: str) -> None:
     algorithm = DeepEnsemble(of=SVI(), networks=2) if name == "deep ensemble" else ALGORITHMS[name]
-    message = "needs a posterior, and with beta=0.5 the loss is not a negative log-likelihood: take MAP"
+    message = "requires a posterior, and with beta=0.5 the loss is not a negative log-likelihood: use MAP"
     with pytest.raises(InputError, match=message) as caught:
         fit_tensors(algorithm, lambda: Model(network(2), Gaussian("predicted", beta=0.5)), X, MEANS, 3)
     assert "\n" not in str(caught.value)

@@ -112,7 +112,7 @@ def test_only_the_first_process_saves_and_reports(finished: tuple[int, Path]) ->
 def test_a_batch_that_does_not_divide_among_processes_is_refused(finished: tuple[int, Path]) -> None:
     count, folder = finished
     said = {(folder / f"refused-{rank}").read_text() for rank in range(count)}
-    words = "InputError: a batch of 50 examples does not divide among 3 processes: give a batch size that does"
+    words = "InputError: a batch of 50 examples cannot be divided among 3 processes: use a divisible batch size"
     assert said == ({words} if count == 3 else {""})
 
 

@@ -63,8 +63,8 @@ def test_an_invalid_warmup_is_refused(options: dict[str, float], message: str) -
         ({"weight_decay": -1e-4}, "weight_decay must not be negative"),
         ({"factor_rate": -1.0}, "factor_rate must not be negative"),
         ({"factor_decay": -1.0}, "factor_decay must not be negative"),
-        ({"clip_norm": 0.0}, "clip gradients"),
-        ({"accumulate": 0}, "at least 1 part"),
+        ({"clip_norm": 0.0}, "clip_norm must be positive"),
+        ({"accumulate": 0}, "accumulate must be at least 1"),
     ],
 )
 def test_invalid_hyperparameters_of_map_are_refused(options: dict[str, float], message: str) -> None:

@@ -155,8 +155,8 @@ def test_a_draw_has_the_parameters_and_norm_statistics_of_its_step() -> None:
         ({"friction": 0.0}, "friction must be above 0 and at most 1, and is 0.0"),
         ({"friction": 1.5}, "friction must be above 0"),
         ({"temperature": -1.0}, "temperature must be finite and not negative, and is -1.0"),
-        ({"burn_in": 1.0}, "burn_in is a part of all steps, from 0 to below 1, and is 1.0"),
-        ({"keep": 0}, "at least 1 draw is kept, not 0"),
+        ({"burn_in": 1.0}, "burn_in must be a fraction of all steps, at least 0 and below 1, and is 1.0"),
+        ({"keep": 0}, "number of kept draws must be at least 1, not 0"),
     ],
 )
 def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:
@@ -182,7 +182,7 @@ def test_models_that_cannot_be_sampled_are_refused() -> None:
         SGHMC().init(lambda: positive(hierarchical), 4, 10)
     with pytest.raises(InputError, match="no parameter of the model has a prior"):
         SGHMC().init(lambda: positive(None), 4, 10)
-    with pytest.raises(InputError, match="weight begins outside the support of its prior"):
+    with pytest.raises(InputError, match="the initial value of weight is outside the support of its prior"):
         SGHMC().init(lambda: positive(dist.LogNormal(0.0, 1.0), -1.0), 4, 10)
     equal = Model(ensemble(nn.Linear(3, 1), 2, "ones"), Gaussian(1.0))
     with pytest.raises(InputError, match="they would stay equal"):

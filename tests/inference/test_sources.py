@@ -196,49 +196,49 @@ class Unpicklable(Stateful):
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "a generator": (lambda: batches_of(generator()), "a generator can be gone through only once"),
-    "an iterator": (lambda: batches_of(iter([(X, Y)])), "a list_iterator can be gone through only once"),
-    "an iterator of a loader": (lambda: batches_of(iter(loader())), "can be gone through only once"),
-    "the same iterator": (lambda: batches_of(Shared()), "this Shared gives the same iterator each time"),
-    "no batches": (lambda: batches_of([]), "this list gives no batch"),
-    "a dataset": (lambda: batches_of(TensorDataset(X, Y)), "a TensorDataset has examples, .* hand in a DataLoader"),
+    "a generator": (lambda: batches_of(generator()), "a generator can be iterated over only once"),
+    "an iterator": (lambda: batches_of(iter([(X, Y)])), "a list_iterator can be iterated over only once"),
+    "an iterator of a loader": (lambda: batches_of(iter(loader())), "can be iterated over only once"),
+    "the same iterator": (lambda: batches_of(Shared()), "this Shared returns the same iterator each time"),
+    "no batches": (lambda: batches_of([]), "this list has no batches"),
+    "a dataset": (lambda: batches_of(TensorDataset(X, Y)), "a TensorDataset contains examples, .* pass a DataLoader"),
     "a number": (lambda: batches_of(3), "a DataLoader or another iterable of batches, not a int"),
     "an array": (lambda: batches_of(X.numpy()), "another iterable of batches, not a ndarray"),
     "no length": (lambda: batches_of(Again()), r"this Again has no len\(\): give num_data and steps_per_epoch"),
     "no number": (lambda: batches_of(Again(), steps_per_epoch=6), r"this Again has no len\(\): give num_data"),
     "no number of batches": (lambda: batches_of(Again(), num_data=22), r"has no len\(\): give steps_per_epoch"),
     "another length": (lambda: batches_of(WithLength(), steps_per_epoch=5), "has 6 batches .* steps_per_epoch is 5"),
-    "another length of a loader": (lambda: batches_of(loader(), steps_per_epoch=5), "gives 6 batches .* is 5"),
-    "half a number": (lambda: batches_of(Again(), num_data=2.5), "num_data is a whole number of at least 1, not 2.5"),
-    "numbers of tensors": (lambda: batches_of((X, Y), num_data=3), "num_data is 22 for these data, and not 3"),
-    "a batch size of a loader": (lambda: batches_of(loader(), 8), "a DataLoader comes in batches of its own: leave"),
+    "another length of a loader": (lambda: batches_of(loader(), steps_per_epoch=5), "has 6 batches .* is 5"),
+    "half a number": (lambda: batches_of(Again(), num_data=2.5), "num_data must be an integer of at least 1, not 2.5"),
+    "numbers of tensors": (lambda: batches_of((X, Y), num_data=3), "num_data is 22 for these data, not 3"),
+    "a batch size of a loader": (lambda: batches_of(loader(), 8), "a DataLoader defines its own batches: omit"),
     "a batch size of a list": (
         lambda: batches_of([(X, Y)], 8),
-        "a list comes in batches of its own",
+        "a list defines its own batches",
     ),
     "a sampler that lies": (
         lambda: batches_of(loader(shuffle=False, sampler=Lying(range(9)))),
-        "the sampler gives 3 batches in epoch 0, and not 5, as it said",
+        "the sampler gave 3 batches in epoch 0 instead of 5",
     ),
-    "any order": (lambda: batches_of(loader(num_workers=2, in_order=False)), "in_order=False gives another order"),
+    "any order": (lambda: batches_of(loader(num_workers=2, in_order=False)), "in_order=False changes its order"),
     "chance": (
         lambda: batches_of(loader(sampler=ByChance(), shuffle=False)),
-        "the sampler gives another order each time",
+        "the sampler's order is not reproducible",
     ),
     "batches of a dataset": (lambda: batches_of(DataLoader(Noisy(), batch_size=None)), "give num_data"),
-    "one short batch": (lambda: batches_of(loader(batch_size=30)), "fewer than 30 examples, and is dropped"),
+    "one short batch": (lambda: batches_of(loader(batch_size=30)), "fewer than 30 examples and is dropped"),
     "an empty dataset": (
         lambda: batches_of(DataLoader(TensorDataset(X[:0], Y[:0]), batch_size=2)),
-        "the loader gives no batch",
+        "the loader has no batches",
     ),
     "a batch of three": (lambda: batches_of([(X, X, Y)]), "a pair of inputs and targets, and .* is a tuple of 3"),
     "a batch that is a dict": (lambda: batches_of([{"x": X}]), "a pair of inputs and targets, and .* is a dict"),
-    "unequal": (lambda: batches_of([(X, Y[:3])]), "22 inputs and 3 targets of the first batch do not go together"),
+    "unequal": (lambda: batches_of([(X, Y[:3])]), "the first batch has 22 inputs and 3 targets"),
     "arrays in batches": (
         lambda: batches_of([(X.numpy(), Y)]),
         "the input of the first batch must be a tensor",
     ),
-    "a state of objects": (lambda: batches_of(Unpicklable()), "the state of this Unpicklable must be of tensors"),
+    "a state of objects": (lambda: batches_of(Unpicklable()), "the state of this Unpicklable must consist of tensors"),
     "an unknown last batch": (lambda: batches_of((X, Y), 4, "keep"), "unknown last_batch 'keep'"),
     "trees apart": (
         lambda: batches_of(({"a": X, "b": X[:3]}, Y)),
@@ -274,17 +274,17 @@ class Liar(Again):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: batches_of(Liar(9)), r"gives 6 batches, and its len\(\) is 9"),
-        (lambda: batches_of(Liar(3)), r"gives more batches, and its len\(\) is 3"),
-        (lambda: epoch(on_cpu(batches_of(Liar(9), num_data=34)), 2), "gave 6 batches in epoch 2, and not 9"),
-        (lambda: epoch(on_cpu(batches_of(Liar(3), num_data=12)), 2), "gave more batches in epoch 2, and not 3"),
+        (lambda: batches_of(Liar(9)), r"gives 6 batches, but its len\(\) is 9"),
+        (lambda: batches_of(Liar(3)), r"gives more batches, but its len\(\) is 3"),
+        (lambda: epoch(on_cpu(batches_of(Liar(9), num_data=34)), 2), "gave 6 batches in epoch 2 instead of 9"),
+        (lambda: epoch(on_cpu(batches_of(Liar(3), num_data=12)), 2), "gave more batches in epoch 2 instead of 3"),
         (
             lambda: epoch(on_cpu(batches_of([(X[:4], Y[:4]), (X[:2], Y[:2]), (X[:4], Y[:4])], num_data=10)), 0),
-            "the last batch is as large as the first, and short by num_data 10",
+            "the last batch is full, but num_data 10 implies a short one",
         ),
         (
             lambda: epoch(on_cpu(batches_of(Again(), num_data=22, steps_per_epoch=7)), 0),
-            "gave 6 batches in epoch 0, and not 7",
+            "gave 6 batches in epoch 0 instead of 7",
         ),
     ],
 )
@@ -299,7 +299,7 @@ def test_an_endless_iterable_is_refused_after_the_expected_batches() -> None:
             while True:
                 yield X, Y
 
-    with pytest.raises(InputError, match="gave more batches in epoch 0, and not 3"):
+    with pytest.raises(InputError, match="gave more batches in epoch 0 instead of 3"):
         epoch(on_cpu(batches_of(Endless(), num_data=66, steps_per_epoch=3)), 0)
 
 
@@ -349,7 +349,7 @@ def test_inputs_on_a_device_are_checked_for_nan_every_50_batches() -> None:
     looks._is_host = False
     for number in range(49):
         looks.add(f"batch {number}", {"a": X, "b": X.log() if number == 30 else X})
-    with pytest.raises(InputError, match="the inputs of batch 30 hold NaN or infinity"):
+    with pytest.raises(InputError, match="the inputs of batch 30 contain NaN or infinity"):
         looks.add("batch 49", X)
 
 

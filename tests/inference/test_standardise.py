@@ -124,7 +124,7 @@ def test_a_resumed_training_has_the_same_units(tmp_path: Path) -> None:
 def test_resuming_with_another_standardise_is_refused(tmp_path: Path) -> None:
     x, y, _, _ = data()
     fit_tensors(MAP(), build(1), x, y, 2, checkpoints=tmp_path, standardise=True)
-    with pytest.raises(InputError, match="a training with another standardise"):
+    with pytest.raises(InputError, match="a training that differs in standardise"):
         fit_tensors(MAP(), build(1), x, y, 2, checkpoints=tmp_path, resume=True)
     fit_tensors(MAP(), build(1), x, y, 2, checkpoints=tmp_path, resume=True, standardise=True)
 
@@ -132,9 +132,7 @@ def test_resuming_with_another_standardise_is_refused(tmp_path: Path) -> None:
 def test_a_loader_cannot_be_standardised() -> None:
     x, y, _, _ = data()
     loader = DataLoader(TensorDataset(x, y), batch_size=8)
-    with pytest.raises(
-        InputError, match=r"takes all training data at once, a pair of tensors \(x, y\), and not a Data"
-    ):
+    with pytest.raises(InputError, match=r"requires all training data as a pair of tensors \(x, y\), not a Data"):
         fit(MAP(), build(1), loader, 1, progress=False, standardise=True)
     state = fit(MAP(), build(1), (x, y), 1, progress=False, standardise=True)
     assert state.model.inputs is not None
@@ -143,6 +141,6 @@ def test_a_loader_cannot_be_standardised() -> None:
 def test_a_builder_that_reuses_its_network_is_refused_with_standardise() -> None:
     x, y, _, _ = data()
     same = build(1)()
-    with pytest.raises(InputError, match="gave the same parameters twice"):
+    with pytest.raises(InputError, match="returned the same parameters twice"):
         fit_tensors(DeepEnsemble(networks=2), lambda: same, x, y, 2, standardise=True)
     assert same.inputs is None

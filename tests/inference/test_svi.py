@@ -360,7 +360,7 @@ def test_the_noise_of_the_likelihood_is_learned() -> None:
         ({"local_reparametrization": True, "guide": "delta"}, {}, "and there are none"),
         ({"kl_warmup": 1.5}, {}, "kl_warmup must be a fraction of all steps"),
         ({"initial_scale": 0.0}, {}, "initial_scale must be positive"),
-        ({"momentum": 1.0}, {}, "the momentum must be from 0 to below 1"),
+        ({"momentum": 1.0}, {}, "momentum must be at least 0 and below 1"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")

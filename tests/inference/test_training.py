@@ -87,7 +87,11 @@ def test_on_a_device_the_loss_is_checked_before_saving() -> None:
 
 @pytest.mark.parametrize(
     ("epochs", "batch_size", "message"),
-    [(0, 48, "at least 1 epoch"), (1, 0, "from 1 to 240"), (1, 241, "from 1 to 240 examples .* not 241")],
+    [
+        (0, 48, "number of epochs must be an integer of at least 1"),
+        (1, 0, "from 1 to 240"),
+        (1, 241, "from 1 to 240 examples .* not 241"),
+    ],
 )
 def test_invalid_epochs_and_batch_sizes_are_refused(epochs: int, batch_size: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -97,9 +101,11 @@ def test_invalid_epochs_and_batch_sizes_are_refused(epochs: int, batch_size: int
 def test_a_batch_that_does_not_divide_among_members_or_parts_is_refused() -> None:
     with pytest.raises(InputError, match=r"\b50\b.* among 3 members"):
         trained(Training(MAP(feed="split"), builder(3), batches_of(digits(), 50), 1))
-    with pytest.raises(InputError, match="batch of 50 does not divide into 4 parts"):
+    with pytest.raises(InputError, match="batch of 50 examples cannot be divided into 4 parts"):
         trained(Training(MAP(accumulate=4), builder(3), batches_of(digits(), 50), 1))
-    with pytest.raises(InputError, match=r"batch of 48 does not divide into 12 parts .* for each of 3 members"):
+    with pytest.raises(
+        InputError, match=r"batch of 48 examples cannot be divided into 12 parts .* for each of 3 members"
+    ):
         trained(Training(MAP(accumulate=12, feed="split"), builder(3), batches_of(digits(), 48), 1))
 
 
@@ -221,7 +227,7 @@ def after(steps: int) -> Training:
 def test_an_invalid_optimizer_state_is_refused(odd: Any) -> None:
     saved = after(3).state_dict()
     saved["state"]["optimizer"]["state"][0] = {"momentum_buffer": odd}
-    with pytest.raises(InputError, match=r"no state that this run can go on from|the state cannot be read"):
+    with pytest.raises(InputError, match=r"this run cannot resume from the checkpoint|the state cannot be read"):
         gone_on(saved)
 
 

@@ -148,7 +148,7 @@ def test_scores_of_validation_data_are_not_weighted() -> None:
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        (torch.ones(5), r"one number for each of 6 examples, and these are of shape \[5\]"),
+        (torch.ones(5), r"one value for each of 6 examples, not one of shape \[5\]"),
         (torch.tensor([1.0, -1, 1, 1, 1, 1]), "finite and not negative, and that of example 1 is -1"),
         (torch.tensor([1.0, 1, 1, torch.nan, 1, 1]), "that of example 3 is nan"),
         (torch.zeros(6), "the weights of all examples are 0"),

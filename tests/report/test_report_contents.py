@@ -53,7 +53,10 @@ def test_the_warning_of_near_copies_from_training_is_repeated(runs: list[Result]
         history = [{**line, "validation_disagreement": apart}]
         section = members([replace(one, run=replace(one.run, history=history))])
         assert section is not None
-        assert any("are near copies" in text and "give each member data" in text for text in section.lead) is is_said
+        assert (
+            any("are near copies" in text and "give each member its own data" in text for text in section.lead)
+            is is_said
+        )
 
 
 def made_up(name: str, like: Result, probs: torch.Tensor, labels: torch.Tensor) -> Result:

@@ -64,7 +64,7 @@ def test_an_incomplete_last_batch_is_padded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--patience", "0"], "patience is a number of epochs, at least 1, not 0"),
+        (["--patience", "0"], "patience must be an integer number of epochs, at least 1, not 0"),
         (["--patience", "soon"], "--patience"),
         (["--last-batch", "keep"], "--last-batch.*drop.*pad|last_batch"),
     ],

@@ -250,7 +250,7 @@ def test_fit_and_the_report_describe_the_data_and_the_scores(table: Path, tmp_pa
     ended_well(found)
     lines = found.err.splitlines()
     assert [line.split(":")[0] for line in lines[:4]] == ["houses.csv", "target 'garden'", "inputs", "missing values"]
-    assert lines[-1].endswith("of the lowest validation NLL")
+    assert lines[-1].endswith("which has the lowest validation NLL")
     assert len(lines) + found.out.count("\n") <= 8
     assert re.match(r"test scores: accuracy [\d.]+%, NLL [\d.]+", found.out)
     assert main(["report", str(run), "-o", str(tmp_path / "report.html")]) == 0

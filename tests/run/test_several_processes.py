@@ -29,7 +29,7 @@ def test_two_processes_train_each_run(tmp_path: Path) -> None:
         "odd": RunConfig(MAP(), model="mlp1_16", epochs=1, batch_size=51),
     }
     failed = run_all(configs, tmp_path, jobs=1, progress=False, processes=2)
-    assert failed == {"odd": "a batch of 51 examples does not divide among 2 processes: give a batch size that does"}
+    assert failed == {"odd": "a batch of 51 examples cannot be divided among 2 processes: use a divisible batch size"}
     run(configs["good"], tmp_path / "alone", progress=False)
     np.testing.assert_allclose(logits(tmp_path / "good"), logits(tmp_path / "alone"), rtol=1e-4, atol=1e-5)
 

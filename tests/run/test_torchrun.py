@@ -107,4 +107,4 @@ def test_invalid_options_end_all_processes(tmp_path: Path) -> None:
     process = start("map", tmp_path / "run", "--batch-size", "51", "--epochs", "1")
     _, said = process.communicate(timeout=120)
     assert process.returncode != 0
-    assert "a batch of 51 examples does not divide among 2 processes" in said
+    assert "a batch of 51 examples cannot be divided among 2 processes" in said
