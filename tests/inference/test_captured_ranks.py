@@ -70,7 +70,7 @@ def test_a_training_goes_on_with_steps_taken_in_another_way(found: list[dict[str
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("pyro", "steps are not captured: svi goes through Pyro"),
+        ("pyro", "steps are not captured: svi uses Pyro's bound"),
         ("host", "steps are not captured: a tensor is read as a number"),
         (
             "other numbers",
@@ -139,7 +139,7 @@ def messages(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     monkeypatch.setattr(torch.cuda, "CUDAGraph", StandIn)
     monkeypatch.setattr(torch.cuda, "graph", lambda graph, **options: graph.captured())
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
-    monkeypatch.setattr(capture, "_aside", lambda device: nullcontext())
+    monkeypatch.setattr(capture, "_separate_stream", lambda device: nullcontext())
     monkeypatch.setattr(dist, "all_reduce", sent.append)
     monkeypatch.setattr(dist, "broadcast", lambda tensor, source: None)
     return sent

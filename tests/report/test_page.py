@@ -214,5 +214,5 @@ def test_invalid_input_is_rejected(arguments: list[str], says: str, capsys: pyte
 
 
 def test_column_tooltips_say_what_is_better(made: str) -> None:
-    assert '<button type="button" title="mean negative log-likelihood of the right classes; lower is better">' in made
-    assert '<button type="button" title="share of examples whose most probable class is right; higher is better">' in made
+    assert 'title="mean negative log-likelihood of the right classes; lower is better">' in made
+    assert 'title="share of examples whose most probable class is right; higher is better">' in made
