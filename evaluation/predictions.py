@@ -289,7 +289,7 @@ def check_kind(found: object, kind: type[Outputs] = Predictions) -> None:
     """Raise InputError if a value is not an instance of `kind`, for example if it is a tensor of logits."""
     if not isinstance(found, kind):
         arguments = "logits, labels" if issubclass(kind, Predictions) else "logits"
-        raise InputError(f"expected {kind.__name__}({arguments}), not a {type(found).__name__}")
+        raise InputError(f"expected {kind.__name__}({arguments}), not {type(found).__name__}")
 
 
 def names_of_images(names: Sequence[str], count: int, examples: Tensor | None = None) -> tuple[str, ...]:

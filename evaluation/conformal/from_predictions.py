@@ -98,7 +98,7 @@ def conformal_intervals(
         raise unknown("conformal method", method, INTERVAL_METHODS)
     check_alpha(alpha)
     if not isinstance(calibration, NumberPredictions):
-        raise InputError(f"expected NumberPredictions(arguments, targets), not a {type(calibration).__name__}")
+        raise InputError(f"expected NumberPredictions(arguments, targets), not {type(calibration).__name__}")
     if not isinstance(test, NumberPredictions | Predictive):
         raise InputError(f"expected NumberPredictions(arguments, targets) or a Predictive, not {type(test).__name__}")
     known, new = calibration.predictive, test if isinstance(test, Predictive) else test.predictive

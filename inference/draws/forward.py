@@ -47,13 +47,13 @@ def check_state(algorithm: Inference[Any], state: Any) -> None:
     """Raise InputError if the algorithm cannot draw from the state."""
     if not isinstance(state, State):
         raise InputError(
-            f"prediction requires the state that fit returns, not a {type(state).__name__}"
+            f"prediction requires the state that fit returns, not {type(state).__name__}"
             + (": call a network directly, as net(x)" if isinstance(state, nn.Module) else "")
         )
     made = get_type_hints(type(algorithm).init).get("return")
     if isinstance(made, type) and not isinstance(state, made):
         raise InputError(
-            f"this state is a {type(state).__name__}, and {type(algorithm).__name__} requires a {made.__name__}: "
+            f"this state is of type {type(state).__name__}, and {type(algorithm).__name__} requires {made.__name__}: "
             f"pass the algorithm that the state was trained with"
         )
 

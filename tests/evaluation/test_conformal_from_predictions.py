@@ -112,7 +112,7 @@ def test_targets_of_an_example_do_not_count_as_examples() -> None:
         (lambda: conformal_intervals(numbers(9, 0), numbers(9, 1, 2)), "targets of shape [], and the test examples"),
         (lambda: conformal_intervals(numbers(9, 0).targets, numbers(9, 1)), "expected NumberPredictions"),
         (lambda: conformal_intervals(numbers(9, 0), 3), "or a Predictive, not int"),
-        (lambda: conformal_sets(numbers(9, 0), numbers(9, 1)), "expected Predictions(logits, labels), not a Number"),
+        (lambda: conformal_sets(numbers(9, 0), numbers(9, 1)), "expected Predictions(logits, labels), not Number"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")

@@ -176,7 +176,7 @@ def test_calibration_maps_apply_to_outputs_without_labels() -> None:
         (lambda z, y: Outputs(z[0, 0, :, 0, 0], examples=y[:3, 0, 0]), "for each of 40 rows"),
         (
             lambda z, y: calibrate("temperature", Predictions(z, abs(y) % 4), z),
-            "expected Outputs(logits), not a ndarray",
+            "expected Outputs(logits), not ndarray",
         ),
         (lambda z, y: halves(Predictions(z, abs(y) % 4)), "positions of one example are not"),
         (lambda z, y: conformal_sets(*[Predictions(z, abs(y) % 4)] * 2), "positions of one example are not"),

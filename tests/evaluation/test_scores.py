@@ -262,7 +262,7 @@ def test_the_brier_score_is_never_negative() -> None:
     ],
 )
 def test_tensors_are_rejected_where_predictions_are_expected(function: Callable[[Tensor], object]) -> None:
-    with pytest.raises(InputError, match=r"expected (Predictions\(logits, labels\)|Outputs\(logits\)), not a Tensor"):
+    with pytest.raises(InputError, match=r"expected (Predictions\(logits, labels\)|Outputs\(logits\)), not Tensor"):
         function(torch.zeros(1, 1, 30, 3))
 
 

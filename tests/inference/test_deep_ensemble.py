@@ -93,9 +93,9 @@ def test_states_of_another_algorithm_are_refused(take: Any) -> None:
         for algorithm in (MAP(), DeepEnsemble(MAP(), 2))
     )
     for algorithm, state in ((SVI(), single), (DeepEnsemble(SVI(), 2), several)):
-        with pytest.raises(InputError, match="this state is a MAPState, and SVI requires a SVIState"):
+        with pytest.raises(InputError, match="this state is of type MAPState, and SVI requires SVIState"):
             take(algorithm, state, x)
-    with pytest.raises(InputError, match="not a Linear: call a network directly"):
+    with pytest.raises(InputError, match="not Linear: call a network directly"):
         take(SVI(), torch.nn.Linear(4, 2), x)
 
 

@@ -366,7 +366,7 @@ class Sure(nn.Module):
         (3, "the teacher: .* not a int"),
         ([], "not an empty list"),
         ([nn.Linear(2, 2), "deep"], "one of them is a str"),
-        ((MAP(), nn.Linear(2, 2)), "requires the state that fit returns, not a Linear"),
+        ((MAP(), nn.Linear(2, 2)), "requires the state that fit returns, not Linear"),
         ("no such run", "the teacher: no such run is not a run"),
         (Sure(), 'outputs have no gradient with respect to its inputs, .*: use perturbation="none"'),
         (nn.Linear(64, 10), "the teacher: it cannot be run on the inputs of the student"),

@@ -144,7 +144,7 @@ class Flat(Heavy):
         (MeanField, r"^the guide MeanField cannot be made from the sites alone: .*'scale'"),
         (
             lambda pieces: pieces,
-            r"^the guide <lambda> must return a bayes_share.inference.Guide, not a list",
+            r"^the guide <lambda> must return a bayes_share.inference.Guide, not list",
         ),
         (Normals, r"^the distribution of the guide Normals must be one event of shape \[1, 3\] \(member, number\)"),
         (Counts, r"^the distribution of the guide Counts .* with an rsample"),

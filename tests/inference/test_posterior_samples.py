@@ -323,7 +323,7 @@ def test_svi_samples_correlate_scales_with_weights() -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_models_and_states_of_another_algorithm_are_refused() -> None:
     model = Model(nn.Linear(1, 1), Gaussian(0.5))
-    with pytest.raises(InputError, match="prediction requires the state that fit returns, not a Model"):
+    with pytest.raises(InputError, match="prediction requires the state that fit returns, not Model"):
         posterior_samples(NUTS(), model)
     state = fit_tensors(MAP(), model, torch.randn(8, 1), torch.randn(8, 1), 1)
     with pytest.raises(InputError, match="pass the algorithm that the state was trained with"):

@@ -155,7 +155,7 @@ def test_invalid_input_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture
     cases: list[tuple[Any, Any, str]] = [
         ({}, None, "predictions must be a non-empty dict of names to predictions, such as"),
         (good.logits, None, "predictions must be a non-empty dict of names to predictions, such as"),
-        ({"a": good.logits}, None, "expected Predictions(logits, labels), not a Tensor"),
+        ({"a": good.logits}, None, "expected Predictions(logits, labels), not Tensor"),
         ({"a": good, "b": other}, None, "a and b are predictions of different examples (their number,"),
         ({"a": good}, {"b": good}, "validation predictions are given for b, but there are only test predictions of a"),
         (

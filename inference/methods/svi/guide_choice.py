@@ -73,7 +73,7 @@ def _custom_guide(factory: GuideFactory, pieces: Sequence[Piece]) -> Guide:
     except TypeError as error:  # an abstract class, or other arguments
         raise InputError(f"the guide {what} cannot be made from the sites alone: {error}") from error
     if not isinstance(guide, Guide):
-        raise InputError(f"the guide {what} must return a bayes_share.inference.Guide, not a {type(guide).__name__}")
+        raise InputError(f"the guide {what} must return a bayes_share.inference.Guide, not {type(guide).__name__}")
     shape = guide.start().shape
     if not isinstance(getattr(guide, "loc", None), nn.Parameter) or guide.loc.shape != shape:
         raise InputError(f"the guide {what} must have a parameter loc of shape {list(shape)} (member, number)")
