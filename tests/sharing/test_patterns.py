@@ -170,6 +170,14 @@ def test_the_summary_names_shared_parameters_outside_of_layers() -> None:
     ]
 
 
+def test_the_summary_names_layers_whose_factor_s_an_own_batch_norm_cancels() -> None:
+    plain = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    line = "factor s not trained, before own batch norms: 0"
+    assert line in ensemble(plain, MEMBERS, own=("norms",)).summary().splitlines()
+    assert line not in ensemble(plain, MEMBERS).summary().splitlines()
+    assert line not in ensemble(plain, MEMBERS, "fixed_sign").summary().splitlines()
+
+
 def test_weights_that_a_hook_computes_stay_shared() -> None:
     plain = nn.Sequential(nn.utils.spectral_norm(nn.Linear(4, 4)), nn.Linear(4, 4)).double().eval()
     members = ensemble(plain, MEMBERS, "ones", example=torch.ones(2, 4, dtype=torch.float64))
