@@ -78,7 +78,7 @@ def test_the_best_score_is_marked_only_if_its_lead_is_significant(runs: list[Res
     lead = overview([other, one]).lead
     gap = math.log(0.82 / 0.55)
     assert lead[1] == f"sure has the lowest NLL, {-math.log(0.82):.4f}, ahead of unsure by {gap:.4f} ± 0.0000."
-    assert lead[0].endswith("is not significant.")
+    assert lead[0] == "unsure and sure have the highest accuracy, 100.00 %."
     alone = overview([third])
     assert not alone.lead
     assert not any(cell.is_best for cell in alone.blocks[0].rows[0].values())

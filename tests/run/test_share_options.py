@@ -119,7 +119,7 @@ def test_baseline_ensembles_are_trained_loaded_and_scored(
             ("--ensemble-size", "4", "--ensemble-kind", "mimo", "--init", "ones"),
             "--init requires --ensemble-kind factors",
         ),
-        (("--ensemble-size", "4", "--ensemble-kind", "mimo"), "give --feed own or split"),
+        (("--ensemble-size", "4", "--ensemble-kind", "mimo"), "set --feed to own or split"),
         (("--ensemble-size", "4", "--ensemble-kind", "packde"), "packed"),
         (
             ("--ensemble-size", "4", "--ensemble-kind", "masked", "--mask-scale", "1"),

@@ -46,7 +46,7 @@ def test_a_network_with_a_mistake_is_a_problem(
     fold = zoo.fold
     monkeypatch.setattr(zoo, "fold", lambda net, member: fold(net, (member + 1) % 3))
     assert zoo.main(["--names", "squeezenet1_1"]) == 1
-    assert "squeezenet1_1 FAILS: a folded member is not that member" in capsys.readouterr().out
+    assert "squeezenet1_1 FAILS: a folded member differs from the member" in capsys.readouterr().out
     monkeypatch.setattr(zoo, "fold", lambda net, member: 1 / 0)
     assert zoo.main(["--names", "squeezenet1_1"]) == 1
     assert "squeezenet1_1 FAILS: ZeroDivisionError: division by zero" in capsys.readouterr().out
