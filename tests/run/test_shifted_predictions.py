@@ -26,7 +26,7 @@ from bayes_share.runs.loading import load_run
 from bayes_share.runs.run_folder import RunFolder
 
 FIT = ["--epochs", "2", "--hold-out", "[8, 9]", "--no-progress", "--out"]
-KINDS = {"single": ["map"], "ensemble": ["map", "--ensemble-size", "3"]}
+KINDS = {"single": ["map"], "ensemble": ["map", "--ensemble-size", "3", "--init", "normal"]}
 
 
 @pytest.fixture(scope="module")
