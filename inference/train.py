@@ -19,6 +19,7 @@ from bayes_share.inference.algorithm import Batch, Build, Inference, StepInfo
 from bayes_share.inference.batches.source import Source
 from bayes_share.inference.draws.features import predict_with_features
 from bayes_share.inference.execution import Execution
+from bayes_share.inference.loop.epoch_sums import EpochSums
 from bayes_share.inference.loop.history import History, Line
 from bayes_share.inference.loop.preflight import looked_at, precision_of, settling
 from bayes_share.inference.loop.progress import check_progress
@@ -108,8 +109,7 @@ class Training:
         if keep is not None and validation is None:
             raise InputError("keep requires validation data to choose members")
         # Allocated first, so that the device is initialised before its generator is seeded.
-        self._sums = torch.zeros(5, dtype=torch.float64, device=execution.torch_device)
-        self._one = torch.ones((), device=execution.torch_device)
+        self._sums = EpochSums(execution.torch_device)
         with seeded(seed, "init"):
             settled = settling(build, source, execution)
             self.state = algorithm.init(settled, source.num_data, self.num_steps)
@@ -277,7 +277,7 @@ class Training:
                 is_stopped=self._stopping is not None and self._stopping.is_over,
                 keep=self.keep,
                 kept=self._kept,
-                sums=self._sums,
+                sums=self._sums.values,
             )
             self._keep_only(state_dict.get("kept"))
             self.state.load_state_dict(state_dict["state"])
@@ -289,7 +289,7 @@ class Training:
         self.is_finished = state_dict["is_finished"]
         self._history = History(state_dict["history"])
         self._seconds = state_dict["seconds"]
-        self._sums = state_dict["sums"].to(self._sums.device)
+        self._sums.load(state_dict["sums"])
         self._is_loaded = True
         self._batches = None
         self._driver.forget()
@@ -304,7 +304,7 @@ class Training:
             "is_finished": self.is_finished,
             "history": self.history,
             "seconds": self._seconds,
-            "sums": self._sums,
+            "sums": self._sums.values,
             "processes": Ranks.here().count,
             "source": self.source.state_dict(),
             **({} if self._stopping is None else {"stopping": self._stopping.state_dict()}),
@@ -335,9 +335,7 @@ class Training:
             batch = next(batches)
             with self._checking_loaded_state(), self.execution.autocast():
                 info = self._driver.take(self.algorithm, self.state, batch, self.step)
-        accuracy = info.accuracy.nan_to_num()  # undefined without classes, or if no label in the batch is known
-        figures = torch.stack([info.loss, info.log_lik, self._one, accuracy, ~info.accuracy.isnan()])
-        self._sums += figures if batch.counted is None else figures * batch.counted.mean()
+        self._sums.add(info, batch)
         self._losses.add(self.step, info)
         self.step += 1
         return info
@@ -350,9 +348,7 @@ class Training:
 
     def _close_epoch(self, epoch: int, info: StepInfo, started: float) -> None:
         self.complete()
-        sums = self._sums
-        figures = torch.cat([sums[:2] / sums[2], sums[3:4] / sums[4], info.learning_rate.double().view(1)])
-        self._sums.zero_()
+        figures = torch.cat([self._sums.take_means(), info.learning_rate.double().view(1)])
         scores: dict[str, float] = {}
         if self.validation is not None:
             self._losses.check()

@@ -6,23 +6,21 @@ from types import MappingProxyType
 from typing import Any, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._pytree import tree_map
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.layers.copying import copy_of
 from bayes_share.layers.factored import Factored
 from bayes_share.layers.norm import MemberBatchNorm
-from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.layers.rows import divide
 from bayes_share.layers.way import predicts_folded
 from bayes_share.sharing.arguments import Arguments
 from bayes_share.sharing.constant_layers import COMPUTES_A_CONSTANT, constant_layers, converted_since, share_again
-from bayes_share.sharing.convertible import owns_parameters
+from bayes_share.sharing.described_parts import described_parts
 from bayes_share.sharing.member_networks import KeptMembers, follow_options, member_tensors
 from bayes_share.sharing.member_selection import checked_members, keep_rows
 from bayes_share.sharing.members_interface import Feed, Members
-from bayes_share.sharing.module_names import by_reason, listed_names
 from bayes_share.sharing.outputs import has_rows, joined, of_rows
 from bayes_share.sharing.strategy import Strategy, decide
 from bayes_share.sharing.streams import one_after_the_other
@@ -279,24 +277,12 @@ class Ensemble(Members):
 
     def summary(self) -> str:
         """Describe how members are computed, what was converted, how factors started, and what stayed shared."""
-        kinds: dict[str, int] = {}
-        own, kept_at_start = [], []
-        for name, module in self.network.named_modules():
-            if owns_parameters(module):
-                own.append(name or "the network itself")
-            elif isinstance(module, Factored):
-                kinds[type(module).__name__] = kinds.get(type(module).__name__, 0) + 1
-                if isinstance(module, Rank1Layer) and module.weight.requires_grad and _is_frozen(module.s):
-                    kept_at_start.append(name or "the network itself")
-        lines = [
-            f"{self.ensemble_size} members; strategy {self.strategy!r}: {self.strategy_reason}",
-            "own factors: " + (", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"),
-            f"factors initialised by {self.start}",
-            *(f"own parameters: {names}" for names in [listed_names(own)] if own),
-            *(f"factor s not trained, before own batch norms: {n}" for n in [listed_names(kept_at_start)] if n),
-            *(f"shared ({reason}): {names}" for reason, names in by_reason(self.shared).items()),
-        ]
-        return "\n".join(lines)
+        return "\n".join(
+            [
+                f"{self.ensemble_size} members; strategy {self.strategy!r}: {self.strategy_reason}",
+                *described_parts(self.network, self.start, self.shared),
+            ]
+        )
 
     def train(self, mode: bool = True) -> "Ensemble":
         """Set the training mode as in torch. Training mode frees the folded members."""
@@ -350,10 +336,6 @@ class Ensemble(Members):
             of_one.changed(lambda tensor: tensor[member * size : (member + 1) * size])  # noqa: B023 (at once)
             for member in range(self.ensemble_size)
         ]
-
-
-def _is_frozen(factor: Tensor | None) -> bool:
-    return factor is not None and not factor.requires_grad
 
 
 def _structure(network: nn.Module) -> list[tuple[str, type[nn.Module]]]:

@@ -1,6 +1,6 @@
 """Names of modules: patterns that select modules, and lists of names for messages."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from glob import escape
 from typing import Literal
@@ -96,7 +96,7 @@ def chosen_as_own(
     return chosen(network, tuple(patterns), ()) if patterns else lambda names: False
 
 
-def by_reason(shared: dict[str, str]) -> dict[str, str]:
+def by_reason(shared: Mapping[str, str]) -> dict[str, str]:
     """Group names by their reason, as one line of text for each reason."""
     names: dict[str, list[str]] = {}
     for name, reason in shared.items():

@@ -10,6 +10,7 @@ from ivon import IVON as PackageIVON
 from torch import Tensor
 
 from bayes_share.errors import InputError, unknown
+from bayes_share.inference.methods.ivon.vectors import device_and_dtype, grouped_by, join, split_like
 
 HessianEstimate = Literal["price", "gradsq"]
 Centre = float | Literal["sign"]
@@ -126,7 +127,7 @@ class IVONOptimizer(torch.optim.Optimizer):
         if self._is_sampling:
             raise InputError("sampled_params cannot be nested: exit the current context before entering another")
         parts = [
-            (group, part) for group in self.param_groups for part in _grouped_by(_trainable(group), _device_and_dtype)
+            (group, part) for group in self.param_groups for part in grouped_by(_trainable(group), device_and_dtype)
         ]
         params = [p for _, part in parts for p in part]
         means = [p.detach().clone() for p in params]
@@ -167,9 +168,9 @@ class IVONOptimizer(torch.optim.Optimizer):
         with torch.no_grad():
             for group in self.param_groups:
                 used = [p for p in group["params"] if p in self._found]
-                for part in _grouped_by(used, lambda p: id(self.state[p]["step"])):
+                for part in grouped_by(used, lambda p: id(self.state[p]["step"])):
                     step = self._advance_step(group, part)
-                    for alike in _grouped_by(part, _device_and_dtype):
+                    for alike in grouped_by(part, device_and_dtype):
                         self._update(group, alike, step)
         self.forget()
         return sum(losses) / len(losses) if losses else None
@@ -225,7 +226,7 @@ class IVONOptimizer(torch.optim.Optimizer):
 
     def _noise(self, group: dict[str, Any], params: Sequence[Tensor]) -> list[Tensor]:
         precision = group["ess"] * (self._flat(params, "hess") + self._decay(group, params))
-        return _split_like(torch.randn_like(precision) / precision.sqrt(), params)
+        return split_like(torch.randn_like(precision) / precision.sqrt(), params)
 
     def _collect(self, params: Sequence[Tensor], noises: Sequence[Tensor]) -> None:
         used = [(p, noise) for p, noise in zip(params, noises, strict=True) if p.grad is not None]
@@ -265,7 +266,7 @@ class IVONOptimizer(torch.optim.Optimizer):
     def _update(self, group: dict[str, Any], params: Sequence[Tensor], step: Tensor) -> None:
         """Update parameters of the same device and dtype by the rules of the package."""
         decay, centre = self._decay(group, params), self._centre(group, params)
-        grad, product = [_join(sums) for sums in zip(*map(self._gradient_sums, params), strict=True)]
+        grad, product = [join(sums) for sums in zip(*map(self._gradient_sums, params), strict=True)]
         if self._count > 1:
             grad, product = grad / self._count, product / self._count
         momentum = PackageIVON._new_momentum(grad, self._flat(params, "momentum"), group["beta1"])
@@ -282,7 +283,7 @@ class IVONOptimizer(torch.optim.Optimizer):
         hess = hess.clamp(min=_min_precision(hess.dtype, group["hess_init"] + decay) - decay)
         # The package assumes a prior centred at 0, so the centre is subtracted here and added again afterwards.
         means = PackageIVON._new_param_averages(
-            _minus_centre(_join(params).to(hess.dtype), centre),
+            _minus_centre(join(params).to(hess.dtype), centre),
             hess,
             momentum,
             group["lr"] * (group["hess_init"] + decay),
@@ -292,20 +293,20 @@ class IVONOptimizer(torch.optim.Optimizer):
             group["hess_init"],
         )
         means = means if _is_zero(centre) else centre + means
-        torch._foreach_copy_(list(params), _split_like(means, params))
+        torch._foreach_copy_(list(params), split_like(means, params))
         for name, flat in (("momentum", momentum), ("hess", hess)):
-            torch._foreach_copy_([self.state[p][name] for p in params], _split_like(flat, params))
+            torch._foreach_copy_([self.state[p][name] for p in params], split_like(flat, params))
 
     def _group_kl(self, group: dict[str, Any]) -> Tensor:
         params = group["params"]
         total = torch.zeros((), device=params[0].device)
-        for part in _grouped_by(_trainable(group), _device_and_dtype):
+        for part in grouped_by(_trainable(group), device_and_dtype):
             decay = self._decay(group, part)
             if not isinstance(decay, Tensor) and decay == 0:
                 continue
             hess = self._flat(part, "hess")
             excess = -hess / (hess + decay)  # ratio of the variances, minus 1
-            distance = _minus_centre(_join(part).to(hess.dtype), self._centre(group, part))
+            distance = _minus_centre(join(part).to(hess.dtype), self._centre(group, part))
             terms = excess - excess.log1p() + group["ess"] * decay * distance.square()
             total = total + 0.5 * terms.sum().clamp(min=0).to(total.device)
         return total
@@ -318,7 +319,7 @@ class IVONOptimizer(torch.optim.Optimizer):
         return self._flat(params, "centre") if "centre" in self.state[params[0]] else group["centre"]
 
     def _flat(self, params: Sequence[Tensor], name: str) -> Tensor:
-        return _join(self.state[p][name] for p in params)
+        return join(self.state[p][name] for p in params)
 
 
 def _check(options: dict[str, Any]) -> None:
@@ -336,18 +337,6 @@ def _check(options: dict[str, Any]) -> None:
 
 def _trainable(group: dict[str, Any]) -> list[Tensor]:
     return [p for p in group["params"] if p.requires_grad]
-
-
-def _grouped_by(params: Iterable[Tensor], key: Callable[[Tensor], Hashable]) -> list[list[Tensor]]:
-    """Group parameters by a key, in order."""
-    found: dict[Hashable, list[Tensor]] = {}
-    for p in params:
-        found.setdefault(key(p), []).append(p)
-    return list(found.values())
-
-
-def _device_and_dtype(p: Tensor) -> tuple[torch.device, torch.dtype]:
-    return p.device, p.dtype
 
 
 def _state_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -369,13 +358,3 @@ def _is_zero(centre: Tensor | float) -> bool:
 
 def _minus_centre(values: Tensor, centre: Tensor | float) -> Tensor:
     return values if _is_zero(centre) else values - centre
-
-
-def _join(tensors: Iterable[Tensor]) -> Tensor:
-    return torch.cat([tensor.flatten() for tensor in tensors])
-
-
-def _split_like(flat: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
-    """Split a vector into tensors with the shapes of the parameters it was joined from."""
-    parts = flat.split([p.numel() for p in params])
-    return [part.view(p.shape) for part, p in zip(parts, params, strict=True)]
