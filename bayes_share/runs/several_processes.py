@@ -1,6 +1,7 @@
 """A run whose work is shared by several processes, started with ``torchrun``."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,11 +54,24 @@ def run_in_processes(config: RunConfig, path: Path, processes: int = 1) -> RunFo
             started.communicate()
             raise
     if started.returncode:
-        raise RunError(_error_message(said) or f"its processes ended with exit code {started.returncode}")
+        message = _error_message(said)
+        if message is None:
+            print(said, file=sys.stderr)  # a bug or a crash rather than invalid input: keep the traceback
+            message = f"one of its processes ended with exit code {_first_exit_code(said) or started.returncode}"
+        raise RunError(message)
     return RunFolder(path)
 
 
-def _error_message(said: str) -> str:
-    """Return the last error message in the output of the command; empty if there is none."""
-    lines = [line.partition(_MESSAGE_PREFIX)[2] for line in said.splitlines() if line.startswith(_MESSAGE_PREFIX)]
-    return lines[-1] if lines else ""
+def _error_message(said: str) -> str | None:
+    """Return the first error message in the output of the command; None if the process that failed wrote none.
+
+    ``torchrun`` stops the other processes with SIGTERM, so they only say that they stopped.
+    """
+    lines = [line.removeprefix(_MESSAGE_PREFIX) for line in said.splitlines() if line.startswith(_MESSAGE_PREFIX)]
+    return next((line for line in lines if not line.startswith("stopped")), None)
+
+
+def _first_exit_code(said: str) -> str | None:
+    """Return the exit code of the process that failed first, which ``torchrun`` lists last."""
+    found = re.findall(r"^ *exitcode *: *(-?\d+)", said, flags=re.MULTILINE)
+    return found[-1] if found else None

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bayes_share.errors import InputError
+from bayes_share.errors import InputError, RunError
 from bayes_share.inference import MAP
 from bayes_share.runs.config import RunConfig
 from bayes_share.runs.run import run
 from bayes_share.runs.run_folder import RunFolder
+from bayes_share.runs.several_processes import run_in_processes
 from bayes_share.study.runner import run_all
 
 
@@ -32,6 +33,24 @@ def test_two_processes_train_each_run(tmp_path: Path) -> None:
     assert failed == {"odd": "a batch of 51 examples cannot be divided among 2 processes: use a divisible batch size"}
     run(configs["good"], tmp_path / "alone", progress=False)
     np.testing.assert_allclose(logits(tmp_path / "good"), logits(tmp_path / "alone"), rtol=1e-4, atol=1e-5)
+
+
+def test_the_process_that_failed_first_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The second process is killed at its start; the first one handles SIGTERM as a run does.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "if os.environ.get('RANK') == '1':\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "if os.environ.get('RANK') == '0':\n"
+        "    def stop(*_):\n"
+        "        print('bayes-share: stopped', file=sys.stderr, flush=True)\n"
+        "        os._exit(130)\n"
+        "    signal.signal(signal.SIGTERM, stop)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    config = RunConfig(MAP(), model="mlp1_16", epochs=1)
+    with pytest.raises(RunError, match="^one of its processes ended with exit code -9$"):
+        run_in_processes(config, tmp_path / "run", processes=2)
 
 
 def test_zero_processes_are_refused(tmp_path: Path) -> None:
