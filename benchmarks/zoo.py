@@ -260,12 +260,17 @@ def _tolerance(net: nn.Module, x: Tensor) -> float:
 
 
 def _left(members: Ensemble) -> dict[str, int]:
+    """Return the number of shared modules of each type. Shared parameters count once for each module that has them."""
     modules = dict(members.network.named_modules())
-    reasons = ((name, reason) for name, reason in members.shared.items() if not reason.startswith("norms"))
+    owners = {
+        modules.get(name) or modules[name.rpartition(".")[0]]: reason
+        for name, reason in members.shared.items()
+        if not reason.startswith("norms")
+    }
     return dict(
         Counter(
-            f"{type(modules[name]).__name__}: constant" if "constant" in reason else type(modules[name]).__name__
-            for name, reason in reasons
+            f"{type(module).__name__}: constant" if "constant" in reason else type(module).__name__
+            for module, reason in owners.items()
         )
     )
 

@@ -73,7 +73,7 @@ def elpd(predictions: Predictions) -> Elpd:
 
 
 def elpd_differences(runs: Mapping[str, Predictions]) -> list[ElpdDifference]:
-    """Sort runs by their test-set elpd, best first, and compute their paired differences to the best run.
+    """Sort runs by their test-set elpd, best first, and compute their paired differences from the best run.
 
     The error of a difference is ``√n · sd`` of the differences per image (arXiv 1507.04544, eq. 24), in which the
     difficulty of an image that affects both runs cancels.

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
+from torch.distributions import constraints
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.evaluation.array_conversion import Array, as_tensor
@@ -246,7 +247,8 @@ def _wrong_argument(likelihood: Likelihood, arguments: Mapping[str, Tensor]) -> 
     for name, constraint in plain.arg_constraints.items():
         if name in arguments and not bool((fits := constraint.check(arguments[name])).all()):
             lowest = getattr(constraint, "lower_bound", None)
-            wanted = f"above {lowest:g}" if lowest is not None else str(constraint)
+            may_be_equal = isinstance(constraint, type(constraints.nonnegative))
+            wanted = f"{'at least' if may_be_equal else 'above'} {lowest:g}" if lowest is not None else str(constraint)
             bad = arguments[name][~fits].flatten()
             return f"{name} of {likelihood.name} must be {wanted}: {len(bad)} are not, the first {bad[0].item():g}"
     return f"these arguments are not valid for {likelihood.name}"

@@ -128,7 +128,9 @@ def _checked(
         if count == 1:
             shape = draw.shape
             Outputs(draw[None], features=features, likelihood=likelihood)
-        elif count > num_draws or draw.shape != shape:
+        elif count > num_draws:
+            raise InputError(f"expected {num_draws} draws, and there are more")
+        elif draw.shape != shape:
             raise InputError(
                 f"expected {num_draws} draws of shape {list(shape)}; draw {count - 1} has the shape {list(draw.shape)}"
             )

@@ -84,7 +84,7 @@ def main() -> None:
     print(f"report: {report(mine, folder / 'report.html')}")
     right = mine.logits.softmax(-1).mean((0, 1)).argmax(-1) == test.labels
     if right.float().mean() < 0.95:
-        raise SystemExit(f"accuracy {right.float().mean():.1%}: it should be above 95 %")
+        raise SystemExit(f"accuracy {right.float().mean():.1%}: it should be at least 95 %")
 
 
 if __name__ == "__main__":

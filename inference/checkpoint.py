@@ -76,7 +76,7 @@ class Checkpoints:
             report(f"checkpoint {path} is damaged")
         if found is None:
             if damaged:
-                report("no checkpoint is valid: training starts from the beginning")
+                report("no checkpoint is valid, so training would start from the beginning")
             return None
         if damaged:
             report(f"resuming from {found[0]}")

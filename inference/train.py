@@ -164,6 +164,7 @@ class Training:
             if self._batches is None and not self.source.goes_on_within_epochs:
                 if self.step % self.steps_per_epoch and self._at_epoch_start is not None:  # a step has failed
                     self.load_state_dict(self._at_epoch_start)
+                    self._is_loaded = False  # it is this object's own state
                 self._at_epoch_start = copied(self._current_state())
             epoch, position = divmod(self.step, self.steps_per_epoch)
             if self._batches is None:
@@ -266,6 +267,7 @@ class Training:
             InputError: if the state is invalid or belongs to a different training; this object can then no longer be
                 used.
         """
+        state_dict = copied(state_dict)  # states keep what they load, and steps change it in place
         with reading("the state", "a state of this training", "; it must be from the same options and version"):
             if self._stopping is not None:
                 self._stopping.load_state_dict(state_dict["stopping"])
@@ -304,7 +306,7 @@ class Training:
             "is_finished": self.is_finished,
             "history": self.history,
             "seconds": self._seconds,
-            "sums": self._sums.values,
+            "sums": self._sums.values.clone(),
             "processes": Ranks.here().count,
             "source": self.source.state_dict(),
             **({} if self._stopping is None else {"stopping": self._stopping.state_dict()}),

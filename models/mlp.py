@@ -38,7 +38,7 @@ class MLP(nn.Module):
         super().__init__()
         choice = norm_named(norm)
         if choice.name not in _NORMS:
-            raise InputError(f"mlp has no feature maps, which norm {norm!r} requires: use {', '.join(_NORMS)}")
+            raise InputError(f"mlp has no feature maps, which norm {norm!r} requires: choose from {', '.join(_NORMS)}")
         height, width = image_size
         units = in_channels * height * width
         layers: list[nn.Module] = [nn.Flatten()]

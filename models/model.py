@@ -254,16 +254,17 @@ class Model(nn.Module):
 
     def _forget_signs(self) -> None:
         """Remove the signs of factors that the network no longer has."""
-        remaining = dict(self.network.named_parameters())
+        remaining = {_buffer_name(name) for name, _ in self.network.named_parameters()}
         for buffer in list(self.signs._buffers):
-            if buffer.replace("/", ".") not in remaining:
+            if buffer not in remaining:
                 delattr(self.signs, buffer)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Remove the signs of factors that the state dict lacks because their layers were never called, then load."""
+        of_network = f"{prefix}network."
+        saved = {_buffer_name(name.removeprefix(of_network)) for name in state_dict if name.startswith(of_network)}
         for buffer in list(self.signs._buffers):
-            name = buffer.replace("/", ".")
-            if f"{prefix}signs.{buffer}" not in state_dict and f"{prefix}network.{name}" not in state_dict:
+            if f"{prefix}signs.{buffer}" not in state_dict and buffer not in saved:
                 delattr(self.signs, buffer)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -314,4 +315,4 @@ def logits_in(outputs: Any, network: nn.Module) -> Tensor:
 
 
 def _buffer_name(parameter: str) -> str:
-    return parameter.replace(".", "/")  # unlike an underscore, a slash occurs in no parameter name
+    return parameter.replace(".", "/")  # names of buffers contain no dots; an underscore could make two of them equal

@@ -1,7 +1,7 @@
 """Loading of pretrained weights from a file, also into a network with a different last layer."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from bayes_share.io.reading import check_file, reading
 
 _ENTRIES = ("state_dict", "model_state_dict", "model", "model_ema")  # entries of checkpoints that hold the state dict
 _WRAPPERS = ("module.", "model.", "_orig_mod.")  # prefixes that wrapper modules add to parameter names
+_LAST_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _SHOWN = 3  # number of parameter names in an error message
 
 
@@ -65,12 +66,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) 
     missing = [name for name in own if name not in given and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in given if name not in own]
     reshaped = [name for name, value in own.items() if name in given and given[name].shape != value.shape]
-    # Only the last layer can differ in its outputs alone: otherwise the inputs of the next layer would differ too.
-    skipped = [
-        name
-        for name in reshaped
-        if own[name].ndim and given[name].ndim and given[name].shape[1:] == own[name].shape[1:]
-    ]
+    skipped = _of_last_layer(network, [name for name in reshaped if given[name].shape[1:] == own[name].shape[1:]])
     problems = {
         "missing": missing,
         "unexpected": unexpected,
@@ -82,6 +78,16 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) 
             raise InputError(f"the weights of {where} do not match the network; {problem}: {shown}")
     network.load_state_dict({name: given[name] for name in given if name not in skipped}, strict=False)
     return skipped
+
+
+def _of_last_layer(network: nn.Module, reshaped: Sequence[str]) -> list[str]:
+    """Return the names of parameters that differ in their outputs alone if they are those of one layer, else none.
+
+    This must be the last layer: otherwise the inputs of the next layer would differ too.
+    """
+    owners = {name.rpartition(".")[0] for name in reshaped}
+    is_of_one = len(owners) == 1 and isinstance(network.get_submodule(*owners), _LAST_LAYERS)
+    return list(reshaped) if is_of_one else []
 
 
 def _without_wrapper(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

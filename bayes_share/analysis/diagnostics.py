@@ -38,7 +38,7 @@ def diagnostic_tables(runs: Mapping[str, Path], split: str = "test") -> str:
     predictions = {name: read_class_predictions(finished_run(path).predictions(split)) for name, path in runs.items()}
     chains = {name: training for name, path in runs.items() if (training := chain(path)) is not None}
     num_images = len(next(iter(predictions.values())).labels)
-    parts = [f"elpd [nat] of the {split} set, summed over {num_images:,} examples, and differences to the best run:"]
+    parts = [f"elpd [nat] of the {split} set, summed over {num_images:,} examples, and differences from the best run:"]
     parts.append(_elpd_table(predictions))
     parts.append("Convergence diagnostics of the log-probability of each example's label; each member is a chain:")
     parts.append(_convergence_table({name: in_order(found, chains.get(name)) for name, found in predictions.items()}))

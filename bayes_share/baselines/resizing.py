@@ -53,7 +53,7 @@ def resized(net: nn.Module, example: Tensor, outputs: Outputs, groups: Callable[
     ]
     if unsupported:
         raise InputError(
-            f"{what} supports torch's linear layers, convolutions and norms, and there are parameters in "
+            f"{what} supports only torch's linear layers, convolutions and norms, and cannot resize "
             f"{listed_names(unsupported)}"
         )
     if tied := tied_names(net):

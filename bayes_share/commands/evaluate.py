@@ -42,7 +42,7 @@ def parser(words: Sequence[str]) -> OptionParser:
     add_option(
         parser,
         "picture",
-        str,
+        str | None,
         None,
         "file for the reliability diagrams, PNG or SVG; null: reliability.png in the first run folder, and "
         "no picture for files of predictions only",
@@ -60,7 +60,7 @@ def parser(words: Sequence[str]) -> OptionParser:
     add_option(
         shift,
         "ood_score",
-        str,
+        str | None,
         None,
         "out-of-distribution score to show: max-probability, entropy, mutual-information, energy, max-logit or "
         "k-nn; null: entropy",
@@ -92,7 +92,9 @@ def parser(words: Sequence[str]) -> OptionParser:
         help="expected log predictive density (elpd) with differences between runs, r-hat and effective sample size; "
         "for samplers also PSIS-LOO",
     )
-    add_option(draws, "arviz", str, None, "file for the predictions and draws of one run as ArviZ data, .nc or .zarr")
+    add_option(
+        draws, "arviz", str | None, None, "file for the predictions and draws of one run as ArviZ data, .nc or .zarr"
+    )
     return parser
 
 

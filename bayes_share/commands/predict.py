@@ -51,7 +51,7 @@ def parser(words: Sequence[str]) -> OptionParser:
         type=reader(float),
         nargs="+",
         metavar="LEVEL",
-        help=f"levels of the quantiles for numbers, between 0 and 1; null: {' '.join(map(str, _QUANTILES))}",
+        help=f"levels of the quantiles for numbers, between 0 and 1; if not given: {' '.join(map(str, _QUANTILES))}",
     )
     add_option(parser, "num_samples", int | None, None, "number of posterior draws; null: as in the run")
     add_option(

@@ -34,17 +34,17 @@ def parser(words: Sequence[str]) -> OptionParser:
         type=str,
         nargs="+",
         metavar="NAME=FILE.npz",
-        help="validation predictions with the same names, to which post-hoc calibration is fitted",
+        help="validation predictions with the same names, for post-hoc calibration and conformal prediction",
     )
     parser.add_argument("-o", "--out", type=str, default="report.html", help="file for the report")
     add_option(parser, "title", str, "Calibration report", "title of the report")
     add_option(
-        parser, "humans", str, None, "file with human labels of the test images, such as CIFAR-10H, .npz or .npy"
+        parser, "humans", str | None, None, "file with human labels of the test images, such as CIFAR-10H, .npz or .npy"
     )
     add_option(parser, "pictures", int, 6, "number of images of each kind in the gallery of each run")
-    add_option(parser, "json", str, None, "file for all tables of the report in JSON")
-    add_option(parser, "csv", str, None, "file for all numbers of the report in CSV, one per line")
-    add_option(parser, "figures", str, None, "folder for all figures of the report, in PNG and SVG")
+    add_option(parser, "json", str | None, None, "file for all tables of the report in JSON")
+    add_option(parser, "csv", str | None, None, "file for all numbers of the report in CSV, one per line")
+    add_option(parser, "figures", str | None, None, "folder for all figures of the report, in PNG and SVG")
     return parser
 
 

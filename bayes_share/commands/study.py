@@ -108,7 +108,7 @@ def _run(
         summary = kind.summary(finished, asked)
         summary.write(out, f"{asked['model']} on {short_name(asked['data'])}")
         show(summary.tables())
-        show(f"tables and pictures: {printable(out)}; each run: {printable(runs)}")
+        show(f"tables and figures: {printable(out)}; each run: {printable(runs)}")
     if failed:
         raise RunError(_failures(failed, len(configs)))
 
@@ -173,7 +173,7 @@ def _parser(kind: Study, preset: str) -> OptionParser:
         "address of a Ray cluster to run on instead of --jobs, or auto; requires the extra 'ray'. --out and the data "
         "must have the same paths on all nodes, so that runs of a lost node resume on another"
     )
-    add_option(own, "ray", str, None, ray, metavar="ADDRESS")
+    add_option(own, "ray", str | None, None, ray, metavar="ADDRESS")
     add_option(own, "progress", bool, True, "whether to show a progress bar")
     for group in kind.groups:
         add_options(made, group.title, group.kind, kind.presets[preset].options, group.names)

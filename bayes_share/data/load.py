@@ -67,8 +67,8 @@ def load_data(
         hold_out: classes to remove from all three parts; the others are renumbered in order. Test images of the
             removed classes are kept as ``held_out``.
         download: whether to download a missing torchvision data set.
-        train_images: the number of training images to draw, stratified by class and seeded by `split_seed`, after the
-            validation images were set aside; validation and test parts are unchanged. None: all.
+        train_images: the number of training images to draw after the split, stratified by class and seeded by
+            `split_seed`; validation and test parts are unchanged. None: all.
         image_size: the height and width of the images. Images of a folder that have different sizes or are not square
             are resized and cropped (`framed`); others are averaged down. None: the stored size.
         train_on_validation: whether to add the validation images to the training images, as many published results

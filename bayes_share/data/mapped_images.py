@@ -62,6 +62,16 @@ def images_at(
     return found
 
 
+def joined_images(
+    one: UInt8[Tensor, "some channel height width"], other: UInt8[Tensor, "more channel height width"]
+) -> UInt8[Tensor, "all channel height width"]:
+    """Return the images of two arrays as one array on the CPU. A large result is allocated by `empty_images`."""
+    found = torch.from_numpy(empty_images((len(one) + len(other), *one.shape[1:])))
+    found[: len(one)].copy_(one)
+    found[len(one) :].copy_(other)
+    return found
+
+
 def has_room_for(device: torch.device | str, size: int) -> bool:
     """Return whether images of `size` bytes fit into half of a CUDA device's free memory; True for other devices."""
     device = torch.device(device)

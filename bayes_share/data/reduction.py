@@ -32,8 +32,8 @@ def some_of(split: Split, count: int, rng: Generator, where: str) -> Split:
     least = int((counts > 0).sum())
     if not least <= count <= len(split):
         raise InputError(
-            f"{where}: {option('train_images')} must be from {least} (one of each class) to {len(split):,} (all that "
-            f"are not set aside for validation), and is {count:,}"
+            f"{where}: {option('train_images')} must be from {least} (one of each class) to {len(split):,} (all "
+            f"training images), and is {count:,}"
         )
     shuffled = torch.randperm(len(split), generator=rng)
     by_class = shuffled[split.labels[shuffled].argsort(stable=True)].split(counts.tolist())

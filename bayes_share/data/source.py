@@ -10,6 +10,7 @@ from jaxtyping import Int64, UInt8
 from torch import Generator, Tensor
 
 from bayes_share.data.dataset import Split
+from bayes_share.data.mapped_images import joined_images
 from bayes_share.errors import InputError
 from bayes_share.io.terminal import printable
 from bayes_share.tensors.seeding import generator
@@ -121,7 +122,7 @@ def three_parts(source: Source, split_seed: int, where: str) -> tuple[Split, Spl
 def joined(one: Split, other: Split) -> Split:
     """Return all images of two parts of a data set as one part."""
     names = None if one.names is None or other.names is None else (*one.names, *other.names)
-    return Split(torch.cat([one.images, other.images]), torch.cat([one.labels, other.labels]), names)
+    return Split(joined_images(one.images, other.images), torch.cat([one.labels, other.labels]), names)
 
 
 def stratified(labels: Int64[Tensor, "image"], shares: tuple[int, ...], rng: Generator) -> list[Int64[Tensor, "_"]]:

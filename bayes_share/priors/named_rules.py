@@ -55,7 +55,7 @@ def standard_rules(
             raise unknown(what, option, get_args(known))
     for value in (scale, factor_scale):
         if not 0 < value < math.inf:
-            raise InputError(f"the scale of a prior must be positive, and is {value}")
+            raise InputError(f"the scale of a prior must be positive and finite, and is {value}")
     rules: dict[Selector, Prior] = {}
     families = {"normal": distributions.Normal, "laplace": distributions.Laplace, "cauchy": distributions.Cauchy}
     sites = [site for _, site in sites_of(network, {}, prefix_of(network))]

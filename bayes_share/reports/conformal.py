@@ -11,19 +11,6 @@ from bayes_share.reports.overview import RUN
 from bayes_share.reports.provenance import held_out
 from bayes_share.reports.results import Result
 
-BY_CHANCE = (
-    Column(
-        "chance_low",
-        "expected, from",
-        ".1f",
-        100,
-        about="range that holds 95 % of coverages if the guarantee holds; it accounts for the random choice of "
-        "calibration and test examples",
-    ),
-    Column("chance_high", "to", ".1f", 100, about="upper end of the range"),
-)
-"""Columns of the range in which a coverage is expected."""
-
 _LEVELS = (0.1, 0.05)
 _SHOWN = _LEVELS[0]  # level of the tables by class and by size
 _NOMINAL = f"for a nominal coverage of {100 * (1 - _SHOWN):g} %"
@@ -33,7 +20,15 @@ _COLUMNS = (
     Column("aim", "nominal [%]", ".3g", 100, about="1 − α, the guaranteed coverage"),
     Column("calibrated", "calibrated on", ",", about="validation examples to which the threshold was fitted"),
     Column("coverage", "coverage [%]", ".1f", 100, about="test examples whose set contains the right class"),
-    *BY_CHANCE,
+    Column(
+        "chance_low",
+        "expected, from",
+        ".1f",
+        100,
+        about="range that holds 95 % of coverages if the guarantee holds; it accounts for the random choice of "
+        "calibration and test examples",
+    ),
+    Column("chance_high", "to", ".1f", 100, about="upper end of the range"),
     Column("size", "mean set size", ".3f", about="mean size of the sets; at equal coverage, smaller is better"),
     Column("least", "lowest class coverage [%]", ".1f", 100, about="coverage of the class with the lowest coverage"),
 )
@@ -50,8 +45,8 @@ _LEAD = (
 )
 _NOTE = (
     "If there are at least 40 validation examples, a temperature is fitted to one half of them, and the threshold to "
-    "the other half. With n examples for the threshold, the expected coverage over validation and test examples is "
-    "between the nominal one and that + 1/(n + 1)."
+    "the other half. With n examples for the threshold, the expected coverage over validation and test examples is at "
+    "least the nominal coverage, and at most 1/(n + 1) above it."
 )
 
 

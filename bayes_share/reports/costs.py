@@ -16,7 +16,7 @@ _LEDGER = (
     Column("stored", "stored", ",", better="lower", about="parameters, each counted once"),
     Column("used", "used", ",", about="parameters of as many separate networks"),
     Column("base", "base", ",", about="parameters shared by all members"),
-    Column("member", "own", ",", about="biases and norms of each member"),
+    Column("member", "own", ",", about="biases, norms and weights of single members"),
     Column("factor", "factors", ",", about="rank-1 factors"),
     Column("flops", "FLOPs", ",", better="lower", about="to predict one example: all networks, members and draws"),
 )
@@ -29,7 +29,10 @@ def costs(runs: Sequence[tuple[str, RunRecord]]) -> Section | None:
     keys = [column.key for column in _LEDGER[1:]]
     found = {name: run_costs(run.config, run.summary) for name, run in runs}
     rows = [{"run": Cell(name), **{key: Cell(of_run[key]) for key in keys}} for name, of_run in found.items()]
-    note = "All networks of each run together, without what an algorithm stores besides, such as the scales of a guide."
+    note = (
+        "Totals over all networks of each run, excluding values that the algorithm stores in addition, such as the "
+        "scales of a guide."
+    )
     return Section("costs", "Parameters and operations", [], [Table("ledger", "Costs", _LEDGER, rows, note)])
 
 

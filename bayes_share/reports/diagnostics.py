@@ -13,7 +13,7 @@ from bayes_share.reports.results import Result, records
 _RUN = Column("run", "run")
 _ELPD = (
     Column("elpd", "test-set elpd [nat]", ",.1f", better="higher", about="sum over the test examples"),
-    Column("difference", "difference to the best [nat]", ",.1f", better="higher", about="paired difference"),
+    Column("difference", "difference from the best [nat]", ",.1f", better="higher", about="paired difference"),
 )
 _MIXING = (
     Column("draws", "draws", ","),

@@ -10,7 +10,7 @@ from torch import Tensor
 from bayes_share.evaluation.diversity import Diversity, diversity
 from bayes_share.evaluation.forest_plot import forest_drawing
 from bayes_share.evaluation.scores import score
-from bayes_share.inference.loop.near_copies import MadeDifferent, has_signs, judged_line, near_copies
+from bayes_share.inference.loop.near_copies import Remedies, has_signs, judged_line, near_copies
 from bayes_share.layers.factored import is_further
 from bayes_share.models.pairs import mean_of_pairs
 from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Section, Table
@@ -120,9 +120,14 @@ def _near_copies(run: Result) -> str | None:
     if config.ensemble_size == 1:
         return None
     signs = "fixed_sign" in (config.init or "") or has_signs(_first_terms(run).values())
-    made = MadeDifferent(signs, known.config.get("feed") in ("own", "bootstrap"), bool(config.own))
+    has_factors = config.ensemble_kind == "factors"
+    left = Remedies(
+        signs=has_factors and config.factor_form == "multiplied" and not signs,
+        data=known.config.get("feed") not in ("own", "bootstrap"),
+        weights=has_factors and "fixed_sign" not in (config.init or "") and not config.own,
+    )
     examples = len(scored_images(config, len(run.validation.labels)))
-    return near_copies(judged_line(known.history, config.patience is not None), examples, config.ensemble_size, made)
+    return near_copies(judged_line(known.history, config.patience is not None), examples, config.ensemble_size, left)
 
 
 def _row(run: Result, found: Diversity, measure: Diversity | None) -> dict[str, Cell]:

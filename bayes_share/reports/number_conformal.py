@@ -10,7 +10,6 @@ from bayes_share.evaluation.conformal.guarantee import Range, range_of_coverage,
 from bayes_share.evaluation.conformal.threshold import check_alpha
 from bayes_share.evaluation.numbers.central_intervals import central_interval
 from bayes_share.evaluation.table import format_table
-from bayes_share.reports.conformal import BY_CHANCE
 from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Section, Table
 from bayes_share.reports.dot_drawing import Dots, dot_drawing
 from bayes_share.reports.number_results import NumberResult, cell
@@ -24,7 +23,7 @@ _TITLES = {"cqr": "CQR", "scaled": "scaled residuals"}
 _THIRDS = ("narrowest", "middle", "widest")
 _COVERAGE = (
     Column("coverage", "coverage [%]", ".1f", 100, about="test targets inside their interval"),
-    Column("coverage_low", "95 % interval, from", ".1f", 100, about="interval of the share"),
+    Column("coverage_low", "95 % interval, from", ".1f", 100, about="confidence interval of the coverage, lower end"),
     Column("coverage_high", "to", ".1f", 100, about="upper end of the interval"),
 )
 _WHOSE = (Column("run", "run"), Column("method", "intervals"))
@@ -33,7 +32,15 @@ _COLUMNS = (
     Column("aim", "nominal [%]", ".3g", 100, about="1 − α, the nominal coverage; guaranteed for conformal intervals"),
     Column("calibrated", "calibrated on", ",", about="validation examples to which the intervals were fitted"),
     _COVERAGE[0],
-    *BY_CHANCE,
+    Column(
+        "chance_low",
+        "expected, from",
+        ".1f",
+        100,
+        about="range that holds 95 % of coverages if the nominal coverage is met; it accounts for the random choice of "
+        "test examples, and for conformal intervals of calibration examples",
+    ),
+    Column("chance_high", "to", ".1f", 100, about="upper end of the range"),
     Column("width", "mean width", ".4g", about="in units of the targets; at equal coverage, smaller is better"),
 )
 _LEAD = (
@@ -45,7 +52,7 @@ _NOTE = (
     "own: the central interval of the forecast. CQR (conformalised quantile regression): the same interval with "
     "both ends moved outwards by a constant. Scaled residuals: the mean ± a constant number of predicted "
     "standard deviations. Both constants are fitted to n validation examples; the expected coverage over validation "
-    "and test examples is between the nominal one and that + 1/(n + 1)."
+    "and test examples is at least the nominal coverage, and at most 1/(n + 1) above it."
 )
 
 
@@ -107,12 +114,19 @@ def intervals_at_levels(result: NumberResult, levels: Sequence[float]) -> Iterat
 
 def number_conformal(results: Sequence[NumberResult]) -> Section | None:
     """Build the section on conformal intervals. Return None if there are no validation predictions."""
-    with_validation = [one for one in results if one.validation is not None]
-    if not with_validation:
+    may_have = [one for one in results if one.validation is not None or one.run is not None]
+    if not may_have:
         return None
-    each = [one for result in with_validation for one in intervals_at_levels(result, LEVELS)]
+    each = [one for result in may_have for one in intervals_at_levels(result, LEVELS)]
     found = [one for one in each if isinstance(one, Found)]
-    note = " ".join([_NOTE, *held_out(with_validation), *(str(one) for one in each if isinstance(one, InputError))])
+    names = {one.name for one in found}
+    note = " ".join(
+        [
+            _NOTE,
+            *held_out([one for one in may_have if one.name in names]),
+            *(str(one) for one in each if isinstance(one, InputError)),
+        ]
+    )
     if not found:
         return Section("conformal", "Conformal intervals", [note], [])
     shown = [one for one in found if one.alpha == _SHOWN]

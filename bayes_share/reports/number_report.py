@@ -1,6 +1,7 @@
 """Building a report on predictions of numbers."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,6 @@ from bayes_share.evaluation.numbers.pictures import coverage_drawing, intervals_
 from bayes_share.evaluation.numbers.recalibration import fit_pit_map, fit_variance_scaling
 from bayes_share.evaluation.numbers.scores import number_scores
 from bayes_share.evaluation.numbers.selective import ErrorCoverage, error_coverage
-from bayes_share.evaluation.seed_statistics import estimate
-from bayes_share.reports.best_marks import badness
 from bayes_share.reports.convergence import convergence
 from bayes_share.reports.costs import costs, repetition
 from bayes_share.reports.data import data
@@ -30,6 +29,7 @@ from bayes_share.reports.number_results import (
     checked_validation,
 )
 from bayes_share.reports.provenance import counted
+from bayes_share.reports.ranking import ranking
 from bayes_share.reports.run_record import RunRecord
 
 if TYPE_CHECKING:
@@ -98,16 +98,13 @@ def _overview(results: Sequence[NumberResult]) -> Section:
         term = _RANKED.get(column.key)
         if term is None or any(term not in result.terms for result in results):
             continue
-        best, *others = sorted(range(len(results)), key=lambda i: badness(column, rows[i][column.key].value))
-        gaps = [estimate((results[best].terms[term] - results[other].terms[term]).tolist()) for other in others]
-        value = column.text(rows[best][column.key].value)
-        name = column.title.partition(" [")[0]
-        if all(gap.is_clear() for gap in gaps):
-            old = rows[best][column.key]
-            rows[best][column.key] = Cell(old.value, old.error, is_best=True)
-            lead.append(f"{results[best].name} has the lowest {name}, {value}.")
-        else:
-            lead.append(f"{results[best].name} has the lowest {name}, {value}, but the difference is not significant.")
+        values = [row[column.key].value for row in rows]
+        found = ranking(column, values, [result.terms[term] for result in results])
+        if found.is_clear:
+            rows[found.best][column.key] = replace(rows[found.best][column.key], is_best=True)
+        lead.append(
+            found.sentence(column, [one.name for one in results], values[found.best], in_units=term != "squared_error")
+        )
     columns = [_RUN, *(column for column in SCORES if any(column.key in row for row in rows))]
     comparison = " Bold: significantly better than every other run, by paired differences over examples."
     note = (

@@ -7,10 +7,11 @@ from torch import Tensor
 
 from bayes_share.evaluation.bootstrap_intervals import score_terms
 from bayes_share.evaluation.calibration import ece
-from bayes_share.evaluation.seed_statistics import Estimate, estimate
-from bayes_share.reports.best_marks import badness, marked
+from bayes_share.evaluation.seed_statistics import estimate
+from bayes_share.reports.best_marks import marked
 from bayes_share.reports.document import Cell, Column, Section, Table
 from bayes_share.reports.out_of_distribution import mean_aurocs
+from bayes_share.reports.ranking import ranking
 from bayes_share.reports.results import Result
 from bayes_share.reports.robustness import mean_corrupted_accuracies
 
@@ -67,14 +68,12 @@ def overview(runs: Sequence[Result]) -> Section:
     ]
     lead = []
     for column in SCORES if len(runs) > 1 else ():
-        best, *others = sorted(range(len(runs)), key=lambda i: badness(column, rows[i][column.key].value))
-        gaps = {other: estimate((terms[best][column.key] - terms[other][column.key]).tolist()) for other in others}
-        near = [other for other in others if not gaps[other].is_clear()]
-        if not near:
-            rows[best][column.key] = replace(rows[best][column.key], is_best=True)
+        values = [row[column.key].value for row in rows]
+        found = ranking(column, values, [of_run[column.key] for of_run in terms])
+        if found.is_clear:
+            rows[found.best][column.key] = replace(rows[found.best][column.key], is_best=True)
         if column.key != "brier":  # usually the same ranking as the NLL
-            rival = (near or others)[0]
-            lead.append(_sentence(column, runs[best].name, rows[best], runs[rival].name, gaps[rival], not near))
+            lead.append(found.sentence(column, [run.name for run in runs], values[found.best]))
     columns = [RUN, *_known(rows, [_METHOD]), *SCORES, ECE]
     for column, values in ((_AUROC, mean_aurocs(runs)), (_CORRUPTED, mean_corrupted_accuracies(runs))):
         if any(value is not None for value in values):
@@ -121,17 +120,3 @@ def _costs(run: Result) -> dict[str, Cell]:
 def _known(rows: Sequence[Mapping[str, Cell]], columns: Sequence[Column]) -> list[Column]:
     """Return the columns that have a value in some row."""
     return [column for column in columns if any(column.key in row for row in rows)]
-
-
-def _sentence(column: Column, best: str, row: Mapping[str, Cell], rival: str, gap: Estimate, is_clear: bool) -> str:
-    unit = " points" if column.factor == 100 else ""
-    name = column.title.partition(" [")[0]
-    value = column.text(row[column.key].value) + (" %" if unit else "")
-    error = "" if gap.error is None else f" ± {column.text(gap.error)}"
-    size = f"{column.text(abs(gap.mean))}{error}{unit}"
-    which = "highest" if column.better == "higher" else "lowest"
-    if is_clear:
-        return f"{best} has the {which} {name}, {value}, ahead of {rival} by {size}."
-    if gap.mean == 0:
-        return f"{best} and {rival} have the {which} {name}, {value}."
-    return f"{best} has the {which} {name}, {value}, but the difference from {rival}, {size}, is not significant."

@@ -28,8 +28,9 @@ def robustness(runs: Sequence[Result]) -> Section | None:
     kinds = f"{len(types)} type{'s' * (len(types) > 1)} of corruption"
     means = averaged(types)
     over = "them" if means == types else f"the {len(means)} types of the benchmark CIFAR-10-C"
+    averages = f"; scores are averaged over {over}" if len(types) > 1 else ""
     lead = [
-        f"{kinds}, applied to {size} of the test set at 5 severities; scores are averaged over {over}. Severity 0 is "
+        f"{kinds}, applied to {size} of the test set at 5 severities{averages}. Severity 0 is "
         "the same images without corruption. The ECE is biased upwards, more so with fewer images and lower accuracy."
     ]
     blocks: list[Block] = [_curves(runs, means), _by_severity(tried, means), _by_type(tried, types)]

@@ -1,5 +1,6 @@
 """The configuration of a run: the algorithm and all options."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -30,7 +31,10 @@ from bayes_share.runs.algorithms import algorithm_name
 from bayes_share.runs.network_sharing import EnsembleKind, NetworkSharing
 from bayes_share.sharing.layer_sharing import LayerFactors, NormOfLayers
 from bayes_share.sharing.module_names import NormSharing
+from bayes_share.sharing.starts import read_starts
 from bayes_share.tasks import DataSpec, NetworkChoice, NoiseChoice, check_options, is_table, spec_of
+
+_log = logging.getLogger(__name__)
 
 _MAX_DRAWS = 1_000_000
 
@@ -66,8 +70,8 @@ class RunConfig:
         train_on_validation: whether to train on the validation examples too, as the runs of many published figures do.
             Such a run has no validation scores or predictions, so it cannot be recalibrated or used for conformal
             prediction.
-        train_images: number of training images to use, drawn by class with split_seed after validation images are set
-            aside; validation and test images are not reduced. null: all.
+        train_images: number of training images to use, drawn by class with split_seed after the split; validation and
+            test images are not reduced. null: all.
         image_size: height and width of images in pixels. Pictures of a folder that differ in size, or are not square,
             are resized and cropped; other images are averaged down. null: the stored size.
         model: the network. For images: "lenet", "mlp", "resnet18", "resnet20", "resnet32", "resnet56", "resnet110" or
@@ -94,7 +98,8 @@ class RunConfig:
             "first=random_sign,*=ones": "first" and "head" are the first and the last layer, "*" is all others, and the
             last pattern that matches is used. A pattern ending in ".r" or ".s" selects the factor of the inputs or of
             the outputs. A layer listed in own may use "fresh": each member initialises its weights independently.
-            null: "keep" if weights are given, "normal" for additive factors, otherwise "random_sign".
+            null: "keep" if weights are given; "normal" for additive factors and for priors that are log-normal or
+            centred at one; otherwise "random_sign".
         init_sd: standard deviation of init "normal".
         init_probability: probability of +1 in init "random_sign" and "fixed_sign".
         factor_rank: number of rank-1 terms in each member's factors. The first term is initialised by init, the others
@@ -129,9 +134,9 @@ class RunConfig:
         batch_size: number of examples in a batch. null, or more than a table has training rows: all training examples.
         last_batch: what to do with an incomplete batch at the end of an epoch: "drop" it, or "pad" it with examples of
             weight 0.
-        patience: number of epochs without a lower validation NLL after which training stops (early stopping). The state
-            of the best epoch is kept in any case. The learning-rate schedule still covers all epochs. null: no early
-            stopping.
+        patience: number of epochs without a lower validation NLL after which training stops (early stopping). Training
+            then ends with the state of the best epoch, also if all epochs are trained. The learning-rate schedule still
+            covers all epochs. null: no early stopping; training ends with the state of the last epoch.
         keep_members: number of members, or networks of a deep ensemble, to keep after training. They are chosen one
             after another by the NLL of their mixture on half of the validation examples. Only they are used for
             predictions. null: all.
@@ -201,8 +206,7 @@ class RunConfig:
     execution: Execution = field(default_factory=Execution, metadata=NOT_AN_OPTION)
 
     def __post_init__(self) -> None:
-        if self.init is None and self.ensemble_size > 1 and self.ensemble_kind == "factors":
-            object.__setattr__(self, "init", self._suitable_init())  # so that the config records it
+        object.__setattr__(self, "init", self._used_init())  # so that the config records it
         check_options(self.data, vars(self), {name: getattr(RunConfig, name, ()) for name in vars(self)})
         sharing = NetworkSharing.of_options(self)
         if self.weights is not None and sharing.is_ruinous:
@@ -236,10 +240,36 @@ class RunConfig:
             if not 1 <= draws <= _MAX_DRAWS:
                 raise InputError(f"the number of draws must be from 1 to {_MAX_DRAWS:,}, and is {draws:,}")
 
-    def _suitable_init(self) -> str:
-        if self.weights is not None:
-            return "keep"
-        return "normal" if self.factor_form == "additive" else "random_sign"
+    def _used_init(self) -> str | None:
+        """Return the initialisation of the factors; None if there are none.
+
+        Raises:
+            InputError: if the given one does not apply to the kind of ensemble, or is outside the support of the prior.
+        """
+        if self.init is not None:
+            read_starts(self.init, self.init_sd, self.init_probability)  # checks it
+        if self.ensemble_size == 1:
+            return None
+        if self.ensemble_kind != "factors":
+            if self.init is not None:
+                raise InputError(
+                    f"{option('init')} requires {option('ensemble_kind')} factors, not {self.ensemble_kind}: leave it "
+                    "out"
+                )
+            return None
+        is_positive = self.factor_prior == "log-normal"
+        if self.init is None:
+            if self.weights is not None:
+                return "keep"
+            is_around_one = self.algorithm.is_under_priors and self.factor_prior_centre == "one"
+            has_no_signs = self.factor_form == "additive" or is_positive or is_around_one
+            return "normal" if has_no_signs else "random_sign"
+        if is_positive and "_sign" in self.init:
+            raise InputError(
+                f"{option('init')} {self.init} starts factors at -1, outside the support of {option('factor_prior')} "
+                f"log-normal: use {option('init')} normal or ones"
+            )
+        return self.init
 
     def _check_needs_no_validation(self) -> None:
         for name in ("patience", "keep_members", "validation_images"):
@@ -286,11 +316,18 @@ class RunConfig:
             weights: trained weights by name, loaded into the network before it is converted; see `load_weights`.
         """
         noise, sharing = NoiseChoice(self.noise, self.noise_beta), NetworkSharing.of_options(self)
+        is_told = False
 
         def build() -> Model:
+            nonlocal is_told
             network = spec.network(NetworkChoice(self.model, self.norm, self.dropout), noise)
             if weights:
-                load_weights(network, weights, str(self.weights))
+                new = load_weights(network, weights, str(self.weights))
+                if new and not is_told:
+                    _log.info(
+                        "%s has another number of outputs: %s keep their initial values", self.weights, ", ".join(new)
+                    )
+                is_told = True
             network = sharing.applied_to(network, spec.example)
             return Model(network, spec.likelihood(noise), self.priors(network))
 

@@ -108,6 +108,8 @@ def read_config(path: Path) -> dict[str, Any]:
     named = {str(name).replace("-", "_"): value for name, value in values.items()}
     if len(named) < len(values):
         raise InputError(f"config {path} has an option twice, spelled with - and with _")
+    if named.get("ensemble_kind", "factors") != "factors" and named.get("init") == "normal":
+        del named["init"]  # the default of older versions, which recorded it although it was not used
     return named
 
 

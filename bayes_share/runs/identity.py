@@ -19,6 +19,7 @@ from bayes_share.tasks import spec_of
 from bayes_share.version import __version__
 
 _MAY_CHANGE = {"data_dir", "device", "capture", "checkpoint_minutes", "teacher"}  # when a run is resumed
+_INIT_OPTIONS = ("init", "init_sd", "init_probability")
 _SPLIT_OPTIONS = (  # determine the examples in each part of the data
     "target",
     "likelihood",
@@ -82,18 +83,24 @@ class Identity:
 
 
 def lasting_options(config: RunConfig) -> dict[str, Any]:
-    """Return the options that must not change when a run is resumed."""
-    return {name: value for name, value in to_flat(config).items() if name not in _MAY_CHANGE}
+    """Return the options that must not change when a run is resumed. Those of factors are left out if it has none."""
+    unused = () if config.init is not None else _INIT_OPTIONS
+    return {name: value for name, value in to_flat(config).items() if name not in {*_MAY_CHANGE, *unused}}
 
 
-def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[str, str, str] | None:
     """Return the name of the first option that differs and both of its values, or None if no option differs.
 
     Args:
         there: recorded options. Options missing here are newer than the record, and are not compared.
         here: current options.
     """
-    return next(((name, there[name], here[name]) for name in here if name in there and there[name] != here[name]), None)
+    differs = (name for name in here if name in there and there[name] != here[name])
+    return next(((name, _shown(there[name]), _shown(here[name])) for name in differs), None)
+
+
+def _shown(value: object) -> str:
+    return "null" if value is None else str(value)
 
 
 def check_options(noted: Identity | None, config: RunConfig, path: Path) -> None:
@@ -172,7 +179,11 @@ def check_same_images(theirs: Data | TableData, ours: Data | TableData, config: 
     if "" not in (ours.digest, theirs.digest) and ours.digest != theirs.digest:
         raise InputError(f"the teacher {path} was trained on {theirs.name}, and its student on other data, {ours.name}")
     options = to_flat(config)
-    chosen = ", ".join(f"{name} {options[name]}" for name in _SPLIT_OPTIONS if options.get(name) is not None)
+    chosen = ", ".join(
+        f"{name} {value}"
+        for name in _SPLIT_OPTIONS
+        if (value := options.get(name)) is not None and value is not False and value != []
+    )
     raise InputError(
         f"the teacher {path} was trained on other examples of {theirs.name} ({chosen}), and the student must not "
         "be validated on them: use the same split for both"

@@ -49,7 +49,7 @@ def load_run(path: str | Path) -> Training:
     except InputError as error:
         raise InputError(f"{path} cannot be loaded: {error}") from error
     if not training.step:
-        raise InputError(f"{path} has no checkpoint yet")
+        raise InputError(f"{path} has no valid checkpoint")
     if folder.summary.is_file():
         check_last_step(folder, training.is_finished)
     return training

@@ -66,7 +66,7 @@ class NetworkSharing:
         if self.packed_groups < 1:
             raise InputError(f"{option('packed_groups')} must be at least 1, and is {self.packed_groups}")
         if not 0 < self.packed_width < float("inf"):
-            raise InputError(f"{option('packed_width')} must be positive, and is {self.packed_width}")
+            raise InputError(f"{option('packed_width')} must be positive and finite, and is {self.packed_width}")
         if self.ensemble_kind == "masked" and self.mask_scale == 1:
             raise InputError(f"{option('mask_scale')} must be above 1: with 1 all members are the same")
         read_starts(self.init, self.init_sd, self.init_probability)

@@ -31,9 +31,9 @@ def described_parts(network: nn.Module, start: str, shared: Mapping[str, str]) -
                 kept_at_start.append(shown)
     return [
         "own factors: " + (", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"),
-        f"factors initialised by {start}",
+        *([f"factors initialised by {start}"] if kinds else []),
         *([f"own parameters: {listed_names(own)}"] if own else []),
-        *([f"factor s not trained, before own batch norms: {listed_names(kept_at_start)}"] if kept_at_start else []),
+        *([f"factor s not trained: {listed_names(kept_at_start)}"] if kept_at_start else []),
         *(f"shared ({reason}): {names}" for reason, names in by_reason(shared).items()),
     ]
 

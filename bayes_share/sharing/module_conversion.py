@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from bayes_share.errors import InputError
 from bayes_share.layers.attention import without_fast_paths
@@ -84,7 +85,8 @@ def convert(network: nn.Module, parts: Parts) -> dict[str, str]:
         elif kind in NORMS and reason is None:
             _own_norm(module, own)
         elif has_parameters(module):
-            seen.update(module.modules() if has_factors else ())
+            seen.update(module.modules() if has_factors or kind in FACTORED else ())
+            seen.update(module.parametrizations.values() if is_parametrized(module) else ())  # type: ignore[union-attr, operator]
             shared |= _left_shared(module, names[0], str(reason))
     without_fast_paths(network)
     return shared
@@ -115,8 +117,9 @@ def layers_with_factors(
 
 
 def _left_shared(module: nn.Module, name: str, reason: str) -> dict[str, str]:
-    """Return the reason by the module's name, or by the names of the parameters of a module that contains others."""
-    if next(module.children(), None) is None or isinstance(module, Factored) or type(module) in FACTORED:
+    """Return the reason by the module's name, or by the names of the parameters of a module that contains layers."""
+    is_layer = isinstance(module, (Factored, *FACTORED, *NORMS)) or is_parametrized(module)
+    if is_layer or next(module.children(), None) is None:
         return {name: reason}
     parameters = (own for own, _ in module.named_parameters(recurse=False))
     return {f"{name}.{own}" if name else own: "parameters outside of layers" for own in parameters}

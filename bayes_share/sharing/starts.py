@@ -140,7 +140,7 @@ def _factor_init(init: Any, layers: int, terms: FactorTerms) -> FactorInit:
     found = init if isinstance(init, FactorInit) else keeping(layers) if init == "keep" else FactorInit(init)
     if terms.is_additive and (found.kind not in ("normal", "ones", "fresh") or found.of_s is not None):
         raise InputError(
-            f'additive factors require init "normal", "ones" or, in Python, "keep" for both factors, not {found.kind!r}'
+            f'additive factors require init "normal", "ones" or "keep", the same for r and s, not {found.kind!r}'
         )
     return found
 

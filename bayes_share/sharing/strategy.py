@@ -53,7 +53,10 @@ def decide(ensemble: "Ensemble", example: Arguments) -> tuple[Strategy, str]:
         return "auto", "not decided: the batches so far gave no outputs to compare"
     if not difference < rounding(looped):
         return "loop", f"one pass over tiled rows gives different outputs (relative difference {difference:.2g})"
-    return "tile", f"one pass over tiled rows agrees with running member by member (to {difference:.1g})"
+    return (
+        "tile",
+        f"one pass over tiled rows agrees with running member by member (relative difference {difference:.1g})",
+    )
 
 
 def trial_values(network: nn.Module) -> dict[str, Tensor]:

@@ -45,8 +45,8 @@ _INTRODUCTION = (
     f"network and a deep ensemble of {MEMBERS} that is closed, (N₁ − N) / (N₁ − N_D), with a 95 % bootstrap interval "
     "of the ratio over seeds. Scaled: after temperature scaling, with one temperature for each run, fitted to "
     "validation images. As many: the share of the gap to a deep ensemble with as many networks as there are "
-    "components, pooled from the deep ensembles of all seeds. Numbers: stored values for prediction; numbers, "
-    "training and prediction passes are relative to one network. Components: draws times members."
+    "components, pooled from the deep ensembles of all seeds. Numbers: values stored for prediction. Training, "
+    "prediction: passes through a network. All three are relative to one network. Components: draws times members."
 )
 _MEMBERS_INTRODUCTION = (
     "Scores of single members (or of draws, if there is one member). For pairs of them: the share of images with "

@@ -84,7 +84,7 @@ class SharingSummary:
         return found
 
     def against_plain(self) -> list[tuple[Setting, dict[str, Estimate]]]:
-        """Return each setting with the paired differences to plain networks with equal numbers of parameters.
+        """Return each setting with the paired differences from plain networks with equal numbers of parameters.
 
         The scores of plain networks are interpolated between the two nearest in size.
         """

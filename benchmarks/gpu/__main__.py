@@ -60,7 +60,12 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="small sizes, to check that all parts run")
     parser.add_argument("--data", help="a data set for the last part, such as cifar10 or npz:FOLDER")
     parser.add_argument(
-        "--parts", nargs="+", choices=list(PARTS), default=list(PARTS), metavar="PART", help="parts (default: all)"
+        "--parts",
+        nargs="+",
+        choices=list(PARTS),
+        default=list(PARTS),
+        metavar="PART",
+        help="parts to run (default: all)",
     )
     parser.add_argument("--out", type=Path, help="a JSON file")
     options = parser.parse_args()

@@ -65,10 +65,12 @@ def set_coverage(sets: Bool[Tensor, "example class"], labels: Int64[Tensor, "exa
     >>> found.overall.coverage.value, found.size.value, found.by_class[1].coverage.value, found.by_size["2"].count
     (0.75, 1.25, 0.5, 1)
     """
-    if sets.dtype != torch.bool or sets.ndim != 2 or not len(sets):
+    if sets.dtype != torch.bool or sets.ndim != 2:
         raise InputError(
             f"sets must be booleans [example, class], and have shape {list(sets.shape)} and type {sets.dtype}"
         )
+    if not len(sets):
+        raise InputError("there are no examples")
     check_labels(labels, *sets.shape)
     sets, labels = sets.cpu(), labels.cpu()
     covered, sizes = sets.gather(1, labels[:, None]).squeeze(1), sets.sum(1)
@@ -115,11 +117,13 @@ def interval_coverage(
     >>> round(found.overall.coverage.value, 4), found.width.value, [*found.by_width]
     (0.6667, 3.0, [(1.0, 1.0), (2.0, 2.0), (6.0, 6.0)])
     """
-    if not (lower.shape == upper.shape == targets.shape) or not targets.numel():
+    if not (lower.shape == upper.shape == targets.shape):
         raise InputError(
             f"ends and targets must have the same shape, and have {list(lower.shape)}, {list(upper.shape)} and "
             f"{list(targets.shape)}"
         )
+    if not targets.numel():
+        raise InputError("there are no examples")
     low, high, wanted = (each.double().cpu() for each in (lower, upper, targets))
     held = ((low <= wanted) & (wanted <= high)).double().reshape(len(wanted), -1)
     widths = (high - low).clamp(min=0).reshape(len(wanted), -1).mean(1)

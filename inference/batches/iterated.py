@@ -70,8 +70,9 @@ class Iterated:
                 raise InputError(f"the last batch is full, but num_data {self.num_data} implies a short one")
             number += 1
         if number != self.num_batches:
-            found = "more batches" if number > self.num_batches else f"{number} batches"
-            raise InputError(f"this {self._name} gave {found} in epoch {epoch} instead of {self.num_batches}")
+            if number > self.num_batches:
+                raise InputError(f"this {self._name} gave more than {self.num_batches} batches in epoch {epoch}")
+            raise InputError(f"this {self._name} gave {number} batches in epoch {epoch} instead of {self.num_batches}")
 
     def in_order(self) -> Iterator[Any]:
         """Yield the batches of a pass from the beginning."""
@@ -103,7 +104,7 @@ class Iterated:
 
     def _check_counted(self, count: int) -> None:
         if count != self.num_batches:
-            found = "more" if count > self.num_batches else count
+            found = f"more than {self.num_batches}" if count > self.num_batches else count
             raise InputError(f"this {self._name} gives {found} batches, but its len() is {self.num_batches}")
 
 

@@ -145,9 +145,10 @@ class MapStyle:
         return [list(which) for which in order] if self._is_batched else order
 
     def _check_number(self, order: list[Any], epoch: int) -> None:
-        if len(order) != self.num_batches:
-            found = "more batches" if len(order) > self.num_batches else f"{len(order)} batches"
-            raise InputError(f"the sampler gave {found} in epoch {epoch} instead of {self.num_batches}")
+        if len(order) > self.num_batches:  # at most one more was asked for
+            raise InputError(f"the sampler gave more than {self.num_batches} batches in epoch {epoch}")
+        if len(order) < self.num_batches:
+            raise InputError(f"the sampler gave {len(order)} batches in epoch {epoch} instead of {self.num_batches}")
 
     def _fixed_order(self) -> list[Any]:
         inner, size = self._samplers[-1], getattr(self.given.batch_sampler, "batch_size", None)

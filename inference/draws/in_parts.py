@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from bayes_share.errors import InputError
 from bayes_share.inference.step.ranks import ALONE, Ranks
@@ -67,12 +69,16 @@ class InParts:
                     raise
                 self._fits = size // 2
             except RuntimeError as error:
-                if any(name in str(error) for name in _UINT8):
+                if any(name in str(error) for name in _UINT8) and _is_of_uint8(part):
                     raise InputError(_OF_UINT8) from error
                 raise
             else:
                 at += size
         return found
+
+
+def _is_of_uint8(x: Tree) -> bool:
+    return any(leaf.dtype == torch.uint8 for leaf in tree_leaves(x) if isinstance(leaf, Tensor))
 
 
 def check_at_a_time(batch_size: int | None) -> None:

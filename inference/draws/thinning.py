@@ -50,7 +50,7 @@ def check_thinning(name: str, skipped: float, keep: int) -> None:
     if not 0 <= skipped < 1:
         raise InputError(f"{name} must be a fraction of all steps, at least 0 and below 1, and is {skipped}")
     if keep < 1:
-        raise InputError(f"the number of kept draws must be at least 1, not {keep}")
+        raise InputError(f"keep must be at least 1, and is {keep}")
 
 
 def spread(kept: Sequence[T], sample: int) -> T:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from bayes_share.errors import option
 from bayes_share.inference.loop.history import Line
 from bayes_share.layers.factored import Factored, is_further
+from bayes_share.sharing.kinds import parameter_kinds
 
 _FEW = 0.35  # disagreements per error in excess of the training error
 _ERRORS = 20  # with fewer excess errors, few disagreements may be chance
@@ -15,22 +16,27 @@ _SIGNS = 0.2  # fraction of negative factors in a layer; normal factors around 1
 
 
 @dataclass(frozen=True)
-class MadeDifferent:
-    """The ways in which the members of a training are already made different.
+class Remedies:
+    """The ways to make members differ that a training can still use.
 
     Args:
-        has_signs: whether factors started with different signs and still have them.
-        has_data: whether each member has its own data, or its own order of the data.
-        has_weights: whether each member has its own weights, such as a head, besides factors and biases.
+        signs: whether multiplied factors can start with different signs, and do not yet.
+        data: whether members can have their own data or order of the data, and do not yet.
+        weights: whether members can have their own weights, such as a head, and do not yet.
     """
 
-    has_signs: bool = False
-    has_data: bool = False
-    has_weights: bool = False
+    signs: bool = True
+    data: bool = True
+    weights: bool = True
 
     @classmethod
-    def of(cls, network: nn.Module, has_data: bool) -> "MadeDifferent":
-        """Find out how the members of a network differ already."""
+    def of(cls, network: nn.Module, has_data: bool) -> "Remedies":
+        """Return the remedies for a network.
+
+        Args:
+            network: the network of the members.
+            has_data: whether members have their own data.
+        """
         layers = [module for module in network.modules() if isinstance(module, Factored)]
         factors = (
             factor
@@ -38,7 +44,13 @@ class MadeDifferent:
             for name in ("r", "s")
             if not is_further(name) and (factor := _factor(layer, name)) is not None
         )
-        return cls(has_signs(factors), has_data, any(layer.owns_weights for layer in layers))
+        is_multiplied = any(isinstance(getattr(layer, "r", None), nn.Parameter) for layer in layers)
+        has_factors = "factor" in parameter_kinds(network).values()
+        return cls(
+            signs=is_multiplied and not has_signs(factors),
+            data=not has_data,
+            weights=has_factors and not any(layer.owns_weights for layer in layers),
+        )
 
 
 def has_signs(factors: Iterable[Tensor]) -> bool:
@@ -56,7 +68,7 @@ def judged_line(history: Sequence[Line], is_best: bool) -> Line:
     return min(history, key=lambda line: line["validation_nll"]) if is_best else history[-1]
 
 
-def near_copies(line: Line, examples: int | float, members: int, made: MadeDifferent) -> str | None:
+def near_copies(line: Line, examples: int | float, members: int, left: Remedies) -> str | None:
     """Return a warning if members that share weights are near copies; None if not or if errors are too few.
 
     The disagreement of members is compared with the number of errors on validation examples in excess of the training
@@ -75,13 +87,13 @@ def near_copies(line: Line, examples: int | float, members: int, made: MadeDiffe
         line: the record of the epoch whose state is judged.
         examples: number of validation examples.
         members: number of members.
-        made: the ways in which members already differ. They are left out of the advice.
+        left: the ways to make members differ that are left, for the advice.
 
     >>> line = {"train_accuracy": 0.99, "validation_accuracy": 0.928, "validation_disagreement": 0.019}
-    >>> near_copies(line, 5000, 4, MadeDifferent())[:59]
+    >>> near_copies(line, 5000, 4, Remedies())[:59]
     'the 4 members are near copies: two of them disagree on 1.9%'
-    >>> near_copies({**line, "validation_disagreement": 0.074}, 5000, 4, MadeDifferent())
-    >>> near_copies(line, 200, 4, MadeDifferent())
+    >>> near_copies({**line, "validation_disagreement": 0.074}, 5000, 4, Remedies())
+    >>> near_copies(line, 200, 4, Remedies())
     """
     if not {"train_accuracy", "validation_accuracy", "validation_disagreement"} <= set(line):
         return None
@@ -91,9 +103,9 @@ def near_copies(line: Line, examples: int | float, members: int, made: MadeDiffe
     if beyond * examples < _ERRORS or apart + (apart / examples) ** 0.5 >= _FEW * beyond:
         return None
     remedies = [
-        *([] if made.has_signs else [f"initialise the factors with random signs ({option('init')} random_sign)"]),
-        *([] if made.has_data else [f"give each member its own data ({option('feed')} own or bootstrap)"]),
-        *([] if made.has_weights else [f"give each member its own head and norms ({option('own')})"]),
+        *([f"train from random signs ({option('init')} random_sign)"] if left.signs else []),
+        *([f"give each member its own data ({option('feed')} own or bootstrap)"] if left.data else []),
+        *([f"give each member its own head and norms ({option('own')})"] if left.weights else []),
         "train a deep ensemble",
     ]
     return (

@@ -50,7 +50,8 @@ def check_progress(
     check_history(state_dict["history"], ALWAYS)
     saved = state_dict.get("kept")
     if (saved is None) != (keep is None or not is_finished) or (saved is not None and len(saved) != keep):
-        raise ValueError(f"its kept members are {saved!r}")
+        wanted = "all" if keep is None or not is_finished else f"{keep} of them"
+        raise ValueError(f"its kept members are {saved!r}, and the training keeps {wanted}")
     if kept is not None and kept != saved:
         raise ValueError(f"its kept members are {saved!r}, not {kept!r}")
     found = state_dict["sums"]

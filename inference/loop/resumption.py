@@ -107,7 +107,11 @@ def _check_same(here: Mapping[str, Any], there: Any, folder: str | Path) -> None
     for name in {**here, **there}:
         one, other = there.get(name), here.get(name)
         if one != other:
-            values = "" if isinstance(one, dict) or name.endswith("data") else f" ({one} instead of {other})"
+            values = (
+                ""
+                if isinstance(one, dict) or name.split()[-1] in ("data", "weights")
+                else f" ({one} instead of {other})"
+            )
             raise InputError(
                 f"{folder} has checkpoints of a training that differs in {name}{values}: give another folder"
             )

@@ -6,7 +6,7 @@ from typing import Any
 from bayes_share.inference.algorithm import Inference
 from bayes_share.inference.batches.source import Source
 from bayes_share.inference.loop.history import Line
-from bayes_share.inference.loop.near_copies import MadeDifferent, judged_line, near_copies
+from bayes_share.inference.loop.near_copies import Remedies, judged_line, near_copies
 from bayes_share.inference.loop.no_better import no_better
 
 
@@ -17,7 +17,11 @@ def where_it_stopped(history: Sequence[Line], planned: int) -> str:
         history: a record for each epoch.
         planned: number of planned epochs.
     """
-    when = f"stopped after epoch {len(history)} of {planned}" if len(history) < planned else f"all {planned} epochs"
+    when = (
+        f"stopped after epoch {len(history)} of {planned}"
+        if len(history) < planned
+        else f"trained for all {planned} epochs"
+    )
     best = judged_line(history, is_best=True)
     return f"{when}; the state is from epoch {int(best['epoch']) + 1}, which has the lowest validation NLL"
 
@@ -41,6 +45,6 @@ def verdicts(
     if validation is None or not history or len(parts) > 1:
         return
     model, line = parts[0].model, judged_line(history, is_best)
-    made = MadeDifferent.of(model, algorithm.feeding(state).is_own)
-    if (said := near_copies(line, validation.num_data, model.ensemble_size, made)) is not None:
+    left = Remedies.of(model, algorithm.feeding(state).is_own)
+    if (said := near_copies(line, validation.num_data, model.ensemble_size, left)) is not None:
         yield said

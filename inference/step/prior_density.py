@@ -6,9 +6,9 @@ from typing import Any
 from torch.distributions import Distribution, Independent, Transform, biject_to, constraints
 
 from bayes_share.errors import InputError
-from bayes_share.inference.methods.svi.guides import of_one_number
 from bayes_share.models.model import Latent, Model
 from bayes_share.priors import Hierarchical
+from bayes_share.priors.supports import of_one_number
 
 
 def from_unbounded(latent: Latent) -> Transform | None:

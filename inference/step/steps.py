@@ -62,7 +62,7 @@ class Steps:
         if self.feed not in _FEEDS:
             raise unknown("feed", self.feed, _FEEDS)
         if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
-            raise InputError(f"the learning rate must be positive, and is {self.learning_rate}")
+            raise InputError(f"the learning rate must be positive and finite, and is {self.learning_rate}")
         check_not_negative(self, "factor_rate")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise InputError(f"clip_norm must be positive, and is {self.clip_norm}")

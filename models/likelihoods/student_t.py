@@ -39,7 +39,7 @@ class StudentT(LocationScale):
     def __init__(self, df: float = 4.0, noise: Noise = 1.0, learned: bool = False, learned_df: bool = False) -> None:
         super().__init__(noise, learned)
         if isinstance(df, bool | str) or not 2 < df < math.inf:
-            raise InputError(f"df must be above 2, so that the variance is finite, not {df}")
+            raise InputError(f"df must be a finite number above 2, so that the variance is finite, not {df}")
         self._register("log_excess", df - 2, learned_df)
 
     @property

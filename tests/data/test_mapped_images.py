@@ -11,7 +11,7 @@ from PIL import Image
 
 from bayes_share.data import load_data
 from bayes_share.data import mapped_images as module
-from bayes_share.data.mapped_images import empty_images, images_at
+from bayes_share.data.mapped_images import empty_images, images_at, joined_images
 from bayes_share.errors import InputError
 from bayes_share.inference import MAP, fit, predict
 from bayes_share.models.model import Model
@@ -170,3 +170,11 @@ def _private_bytes() -> int:
     """Return the memory of this process that is not mapped from files."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon:"))
     return 1024 * int(line.split()[1])
+
+
+def test_joined_images_are_in_a_file_if_they_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = (torch.randint(256, (count, 3, 8, 8), dtype=torch.uint8) for count in (5, 3))
+    calls = []
+    monkeypatch.setattr(module, "empty_images", lambda shape: calls.append(shape) or empty_images(shape))
+    assert torch.equal(joined_images(one, other), torch.cat([one, other]))
+    assert calls == [(8, 3, 8, 8)]

@@ -97,7 +97,7 @@ def test_nothing_is_loaded_if_all_checkpoints_are_damaged(tmp_path: Path) -> Non
     step, said = loaded(checkpoints)
     assert step is None
     assert len(said) == 3
-    assert said[-1] == "no checkpoint is valid: training starts from the beginning"
+    assert said[-1] == "no checkpoint is valid, so training would start from the beginning"
 
 
 def test_a_folder_named_like_a_checkpoint_is_skipped(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_a_too_large_network_is_refused_with_an_estimate_of_the_time() -> None:
         ({"max_parameters": 0}, "max_parameters must be at least 1"),
         ({"target_accept": 1.0}, "target_accept must be between 0 and 1, and is 1.0"),
         ({"warmup": 1.0}, "warmup must be a fraction of all steps"),
-        ({"keep": 0}, "number of kept draws must be at least 1"),
+        ({"keep": 0}, "keep must be at least 1"),
     ],
 )
 def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:

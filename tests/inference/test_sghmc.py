@@ -156,7 +156,7 @@ def test_a_draw_has_the_parameters_and_norm_statistics_of_its_step() -> None:
         ({"friction": 1.5}, "friction must be above 0"),
         ({"temperature": -1.0}, "temperature must be finite and not negative, and is -1.0"),
         ({"burn_in": 1.0}, "burn_in must be a fraction of all steps, at least 0 and below 1, and is 1.0"),
-        ({"keep": 0}, "number of kept draws must be at least 1, not 0"),
+        ({"keep": 0}, "keep must be at least 1, and is 0"),
     ],
 )
 def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:

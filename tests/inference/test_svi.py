@@ -20,6 +20,7 @@ from bayes_share.inference.methods.svi.bound import PlainBound, PyroBound, pyro_
 from bayes_share.inference.methods.svi.guides import MeanField
 from bayes_share.inference.methods.svi.svi import SVIState
 from bayes_share.inference.step.drivers import step as one_step
+from bayes_share.layers.factors import FactorInit
 from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.models.program import pyro_model
@@ -483,3 +484,15 @@ def test_autocast_does_not_reduce_the_precision_of_guides_and_densities(guide: A
     found, expected = step(True), step(False)
     torch.testing.assert_close(found.kl, expected.kl, rtol=1e-6, atol=1e-4)
     assert 0 < abs(found.log_lik - expected.log_lik) < 0.05
+
+
+@pytest.mark.parametrize(("init", "is_said"), [("random_sign", True), (FactorInit("normal", sd=0.1), False)])
+def test_initial_values_outside_the_support_of_their_prior_are_reported(
+    init: Any, is_said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    net = ensemble(nn.Linear(3, 2), 4, init)
+    negative = sum(int((factor < 0).sum()) for factor in (net.network.r, net.network.s))
+    SVI().init(lambda: Model(net, Gaussian(1.0), {"factor": dist.LogNormal(0.0, 0.5)}), 4, 1)
+    said = [record.getMessage() for record in caplog.records]
+    expected = f"{negative} of 20 initial values of r, s are outside the support of their prior, and were moved into it"
+    assert [expected in line for line in said] == [True] * is_said

@@ -1,5 +1,6 @@
 """`Training` as a whole: its results, its history, what it refuses, and non-finite losses."""
 
+import copy
 import math
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,18 @@ from toy_data import KINDS, line
 
 from bayes_share.data import load_data
 from bayes_share.errors import InputError, RunError
-from bayes_share.inference import MAP, SVI, DeepEnsemble, Execution, Training, batches_of, fit, predict, predict_draws
+from bayes_share.inference import (
+    IVON,
+    MAP,
+    SVI,
+    DeepEnsemble,
+    Execution,
+    Training,
+    batches_of,
+    fit,
+    predict,
+    predict_draws,
+)
 from bayes_share.inference.step.losses import Losses
 from bayes_share.models.mixture import mixture_log_probs
 from bayes_share.models.model import Model
@@ -235,6 +247,21 @@ def gone_on(saved: dict[str, Any]) -> Training:
     training = Training(MAP(), builder(1), batches_of(digits(), 48), 2)
     training.load_state_dict(saved)
     return trained(training)
+
+
+@pytest.mark.parametrize("algorithm", [MAP(), IVON(), DeepEnsemble(MAP(), 2)], ids=["map", "ivon", "deep-ensemble"])
+def test_training_does_not_change_the_state_dict_that_it_was_loaded_from(algorithm: Any) -> None:
+    def training() -> Training:
+        return Training(algorithm, builder(2), batches_of(digits(), 48), 2)
+
+    saved = trained(training(), 7).state_dict()  # within an epoch
+    before, ends = copy.deepcopy(saved), []
+    for _ in range(2):
+        other = training()
+        other.load_state_dict(saved)
+        ends.append(trained(other).state_dict())
+    assert differences(saved, before) == []
+    assert differences(ends[0], ends[1]) == []
 
 
 def test_an_error_in_a_step_is_not_reported_as_a_bad_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:

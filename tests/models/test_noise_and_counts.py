@@ -188,8 +188,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
         "learned=True learns one noise",
     ),
     "misspelled noise": (lambda: Gaussian("predict"), "the noise must be a positive standard deviation, not predict"),  # type: ignore[arg-type]
-    "df of 2": (lambda: StudentT(2.0), "df must be above 2, so that the variance is finite, not 2.0"),
-    "df of NaN": (lambda: StudentT(math.nan), "df must be above 2"),
+    "df of 2": (lambda: StudentT(2.0), "df must be a finite number above 2, so that the variance is finite, not 2.0"),
+    "df of NaN": (lambda: StudentT(math.nan), "df must be a finite number above 2"),
     "odd number of outputs": (
         lambda: Gaussian("predicted").prepare(torch.zeros(4), torch.zeros(1, 4, 3)),
         r"two outputs per target .* outputs of an example have shape \[3\]",

@@ -89,6 +89,19 @@ def test_all_weights_except_a_different_last_layer_are_loaded(saved: Any, classe
         assert torch.equal(value, (drawn if name in new else theirs.state_dict())[name]), name
 
 
+@pytest.mark.parametrize(
+    ("other", "own"),
+    [
+        (lambda size: nn.Sequential(nn.Embedding(size, 4), nn.Linear(4, 3)), "0.weight"),  # its values would be lost
+        (lambda size: nn.Sequential(nn.Linear(3, size, bias=False), nn.Linear(4, size, bias=False)), "0.weight"),
+    ],
+    ids=["embedding", "two-layers"],
+)
+def test_only_one_layer_may_have_another_number_of_outputs(other: Any, own: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"of another shape: {own}"):
+        load_weights(other(5), other(7).state_dict(), "weights.pth")
+
+
 def test_safetensors_files_are_read(tmp_path: Path) -> None:
     library = pytest.importorskip("safetensors.torch")
     theirs, net = small(7), small(7)

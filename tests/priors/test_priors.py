@@ -1,6 +1,7 @@
 """Priors: their assignment to the parameters of any network, on the parameters' devices and in their dtypes."""
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
@@ -334,8 +335,8 @@ def test_standard_rules_for_a_network_with_frozen_weights(latent: Any) -> None:
         (("some", "normal", 1.0, "normal", 1.0), "unknown latents 'some'"),
         (("all", "student", 1.0, "normal", 1.0), "unknown prior of weights 'student'"),
         (("all", "normal", 1.0, "gumbel", 1.0), "unknown prior of factors 'gumbel'"),
-        (("all", "normal", 0.0, "normal", 1.0), "scale of a prior must be positive, and is 0.0"),
-        (("all", "normal", 1.0, "normal", math.nan), "scale of a prior must be positive, and is nan"),
+        (("all", "normal", 0.0, "normal", 1.0), "scale of a prior must be positive and finite, and is 0.0"),
+        (("all", "normal", 1.0, "normal", math.nan), "scale of a prior must be positive and finite, and is nan"),
         (("all", "log-normal", 1.0, "normal", 1.0), "unknown prior of weights 'log-normal'"),
         (
             ("factors", "normal", 1.0, "normal", 1.0),
@@ -373,3 +374,15 @@ def test_a_tied_parameter_of_a_likelihood_is_selected_by_any_of_its_names() -> N
     assert "likelihood.log_noise" in model.named_in_priors()
     model = Model(nn.Linear(4, 4), likelihood, priors={"likelihood.of_*": dist.Normal(0.0, 0.3)})
     assert "likelihood.log_noise" in model.named_in_priors()
+
+
+def test_names_of_modules_may_contain_slashes() -> None:
+    net = nn.Sequential(OrderedDict({"a/b": nn.Linear(3, 2), "c": nn.Linear(2, 2)}))
+    model, other = (Model(ensemble(net, 2, "random_sign"), priors={"factor": dist.Normal(0.0, 1.0)}) for _ in range(2))
+    for each in (model, other):
+        each.settle(torch.zeros(2, 3))
+    other.load_state_dict(model.state_dict())
+    for one, same in zip(model.latents(), other.latents(), strict=True):
+        assert torch.equal(one.site.centre, same.site.centre)
+        if one.site.role in ("r", "s"):
+            assert torch.equal(one.site.centre, model.get_parameter(one.parameter).sign())

@@ -70,7 +70,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> 
         ([*FIT, "--num-samples", "0"], "from 1 to 1,000,000, and is 0"),
         ([*FIT, "--epochs=--"], "--epochs: expected a value, not '--'"),
         ([*FIT, "--milestones=--"], "--milestones: expected a value, not '--'"),
-        ([*FIT, "--learning-rate", "-1e3"], "learning rate must be positive, and is -1000.0"),
+        ([*FIT, "--learning-rate", "-1e3"], "learning rate must be positive and finite, and is -1000.0"),
         ([*FIT, "--epochs", "x"], "--epochs must be an integer, not 'x'"),
         ([*FIT, "--epochs", "1.5"], "--epochs must be an integer, not '1.5'"),
         ([*FIT, "--learning-rate", "fast"], "--learning-rate must be a number or null, not 'fast'"),

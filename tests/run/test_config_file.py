@@ -16,6 +16,7 @@ from bayes_share.inference import MAP, SGHMC, SWAG, DeepEnsemble, Distill, Execu
 from bayes_share.inference.step.objective import NegativeLogLikelihood
 from bayes_share.runs.config import RunConfig
 from bayes_share.runs.config_file import from_flat, to_flat, to_yaml
+from bayes_share.runs.run import run
 
 Untouched = Callable[[str], Path]
 
@@ -45,6 +46,49 @@ def test_options_override_a_config(untouched: Untouched, tmp_path: Path) -> None
     there = yaml.safe_load((untouched("ensemble of 4") / "config.yaml").read_text())
     assert yaml.safe_load((out / "config.yaml").read_text()) == {**there, "epochs": 1, "ensemble_size": 2}
     assert run_contents(out)["predictions"]["test"]["logits"].shape[1] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "init"),
+    [
+        ({"ensemble_size": 1}, None),
+        ({"ensemble_size": 1, "init": "normal"}, None),
+        ({"ensemble_size": 4}, "random_sign"),
+        ({"ensemble_size": 4, "factor_form": "additive"}, "normal"),
+        ({"ensemble_size": 4, "algorithm": "svi", "factor_prior": "log-normal"}, "normal"),
+        ({"ensemble_size": 4, "ensemble_kind": "packed"}, None),
+    ],
+)
+def test_the_config_records_the_initialisation_of_factors_that_exist(options: dict[str, Any], init: str | None) -> None:
+    assert from_flat({"algorithm": "map", **options}).init == init
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ensemble_kind": "packed", "init": "random_sign"}, "init requires ensemble_kind factors, not packed"),
+        (
+            {"algorithm": "svi", "factor_prior": "log-normal", "init": "fixed_sign"},
+            "outside the support of factor_prior",
+        ),
+    ],
+)
+def test_an_initialisation_that_cannot_be_used_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_flat({"algorithm": "map", "ensemble_size": 4, **options})
+
+
+@pytest.mark.parametrize("options", [{}, {"ensemble_size": 2, "ensemble_kind": "packed"}])
+def test_runs_with_the_recorded_init_of_older_versions_can_be_resumed(options: dict[str, Any], tmp_path: Path) -> None:
+    """They recorded "normal" also for networks without factors."""
+    config = RunConfig(MAP(), model="mlp1_16", epochs=1, batch_size=200, **options)
+    folder = run(config, tmp_path / "run", progress=False)
+    there = yaml.safe_load(folder.config.read_text())
+    assert there["init"] is None
+    folder.config.write_text(yaml.safe_dump({**there, "init": "normal"}))
+    folder.summary.unlink()
+    ended_well(command("fit", "--resume", "--out", folder.path, "--no-progress"))
+    assert run(config, folder.path, resume=True, progress=False).summary.is_file()
 
 
 def test_a_config_may_be_partial_and_written_by_hand(tmp_path: Path) -> None:

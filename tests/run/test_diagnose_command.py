@@ -60,7 +60,7 @@ def test_diagnostics_show_elpd_mixing_and_loo(runs: dict[str, Path], capsys: pyt
     out, err = capsys.readouterr()
     assert err == ""
     _, _, elpds, mixing, loos = tables(out)
-    assert "elpd [nat] of the test set, summed over 358 examples, and differences to the best run:" in out
+    assert "elpd [nat] of the test set, summed over 358 examples, and differences from the best run:" in out
     for name, cells in elpds.items():
         predictions = read_predictions(runs[name] / "predictions" / "test.npz")
         probs = predictions.logits.double().softmax(-1).mean((0, 1))

@@ -410,7 +410,8 @@ def test_missing_and_unknown_values_in_new_rows_are_reported(
     assert capsys.readouterr().err == ""
     assert main(["predict", run, str(new), "-o", str(tmp_path / "out.csv")]) == 0
     assert sorted(line.partition("new.csv")[2] for line in capsys.readouterr().err.splitlines()) == [
-        ", column 'built': 1 of 8 values are missing, but none was in the training rows; their median is used",
+        ", column 'built': 1 of 8 values are missing, but no training row has a missing value; the median of the "
+        "training rows is used",
         ", column 'city': 2 of 8 values, such as 'Rom', are not in the training rows; their inputs are 0",
         ", column 'garden': 1 of 8 values, such as a missing one, are not in the training rows; their inputs are 0",
         ": missing values: 'area' in 2 of 8 rows",

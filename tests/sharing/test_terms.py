@@ -376,7 +376,7 @@ def test_they_go_with_sharing_in_either_order_or_say_why_not() -> None:
         ),
         (
             lambda: ensemble(perceptron(), 2, "random_sign", factor_form="additive"),
-            'additive factors require init "normal", "ones" or, in Python, "keep" for both',
+            'additive factors require init "normal", "ones" or "keep", the same for r and s',
         ),
         (lambda: ensemble(perceptron(), 2, factor_rank=0), "factor_rank must be an integer of at least 1"),
         (lambda: ensemble(perceptron(), 2, own="head"), "own must be a list of names"),

@@ -60,7 +60,8 @@ class Standardised:
         """Log the number of missing values in a column that had none in the training rows."""
         if (count := column.texts.count("")) and not self.has_indicator:
             _log.warning(
-                "%s, column %s: %d of %d values are missing, but none was in the training rows; their median is used",
+                "%s, column %s: %d of %d values are missing, but no training row has a missing value; the median of "
+                "the training rows is used",
                 column.where,
                 quoted(column.name),
                 count,

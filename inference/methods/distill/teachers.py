@@ -194,5 +194,5 @@ def check_teacher(teacher: Teacher, x: Tree, outputs: Tensor, likelihood: Likeli
         if theirs is not None and type(theirs) is not type(likelihood):
             raise InputError(
                 f"it has the likelihood {type(theirs).__name__}, and the student {type(likelihood).__name__}: they "
-                f"must be equal"
+                "must be of the same type"
             )

@@ -21,7 +21,10 @@ from bayes_share.tensors.trees import Tree, num_examples, rows, to_device
 _ROUNDING = {torch.float64: 1e-6}
 _MIN_ROUNDING = 1e-3  # for other dtypes, also if products are computed in TensorFloat-32
 
-_REQUIREMENT = "a last-layer Laplace approximation requires a network that ends with a separate linear layer"
+_REQUIREMENT = (
+    "a last-layer Laplace approximation requires a network whose outputs are those of a linear layer that is called "
+    "once and used nowhere else"
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bayes_share.errors import InputError
+from bayes_share.errors import InputError, option
 from bayes_share.inference.algorithm import Batch, Build, Forward, StepInfo, Transition
 from bayes_share.inference.draws.forward import evaluating
 from bayes_share.inference.draws.thinning import Thinning
@@ -48,7 +48,7 @@ class NUTSChain(Transition[Chain]):
         if not math.isclose(seen, state.num_data, rel_tol=1e-6):
             raise InputError(
                 f"nuts requires all {state.num_data:g} examples in every step, and the batch has {seen:g}: "
-                f"set batch_size to null"
+                f"set {option('batch_size')} to use all examples as one batch"
             )
         loss = state.transition(batch) / state.num_data
         log_lik, accuracy = _log_lik_and_accuracy(state.model, batch)

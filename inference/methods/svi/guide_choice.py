@@ -7,7 +7,8 @@ from torch import nn
 from torch.distributions import biject_to, constraints
 
 from bayes_share.errors import InputError, unknown
-from bayes_share.inference.methods.svi.guides import Delta, Guide, Joint, MeanField, Piece, of_one_number
+from bayes_share.inference.methods.svi.guides import Delta, Guide, Joint, MeanField, Piece
+from bayes_share.priors.supports import of_one_number
 
 _MAX_FULL_RANK = 5000  # maximum number of values; their covariance takes 100 MB
 

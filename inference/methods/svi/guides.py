@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Transform, biject_to, constraints
 
+from bayes_share.priors.supports import of_one_number
 from bayes_share.sharing.kinds import ParameterKind
 from bayes_share.tensors.seeding import seeded
 
@@ -59,6 +60,11 @@ class Piece:
     def is_real(self) -> bool:
         """Whether the support is all real numbers, so that no transform is needed."""
         return isinstance(of_one_number(self.support), type(constraints.real))
+
+    @property
+    def num_outside(self) -> int:
+        """The number of initial values outside the support, which `unconstrained` replaces."""
+        return int((~of_one_number(self.support).check(self.initial)).sum())
 
     def unconstrained(self) -> Tensor:
         """Return the initial value in unconstrained space.
@@ -295,11 +301,4 @@ def support_of(prior: "Distribution") -> constraints.Constraint:
     """Return the support of a prior."""
     support = prior.support
     assert support is not None
-    return support
-
-
-def of_one_number(support: constraints.Constraint) -> constraints.Constraint:
-    """Return the constraint that a support places on each value."""
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
     return support

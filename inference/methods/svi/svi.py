@@ -20,6 +20,7 @@ from bayes_share.inference.step.objective import mean_of
 from bayes_share.inference.step.starts import check_members_will_differ
 from bayes_share.inference.step.steps import check_not_negative
 from bayes_share.inference.step.updates import Descent, Stepper, rate_on
+from bayes_share.io.terminal import listed
 from bayes_share.models.model import Model
 from bayes_share.models.program import Program, pyro_model, read_structure
 from bayes_share.options.records import Flat
@@ -167,10 +168,12 @@ class SVI(Flat, GradientMethod[SVIState]):
         """
         model = build().train()
         program = pyro_model(model, num_data)
+        sites = _pieces(program)
         guides = [
             make_guide(self.factor_guide if kind == "factor" else self.guide, pieces, self.initial_scale, self.rank)
-            for (kind, _), pieces in _by_kind(_pieces(program)).items()
+            for (kind, _), pieces in _by_kind(sites).items()
         ]
+        _warn_of_replaced(sites)
         if all(guide.members == 1 or isinstance(guide, Delta) for guide in guides):
             check_members_will_differ(model, self.descent.steps.feed)  # noise does not separate them
         layers = self._reparametrized_layers(program)
@@ -294,3 +297,16 @@ def _by_kind(pieces: Sequence[Piece]) -> dict[tuple[str, int], list[Piece]]:
     for piece in pieces:
         groups.setdefault((piece.kind, piece.members), []).append(piece)
     return groups
+
+
+def _warn_of_replaced(sites: Sequence[Piece]) -> None:
+    """Log a warning if initial values are outside the support of their prior, so that the guide starts elsewhere."""
+    outside = [site for site in sites if site.num_outside]
+    if outside:
+        _log.warning(
+            "%d of %d initial values of %s are outside the support of their prior, and were moved into it: choose an "
+            "initialisation or a prior that fit each other",
+            sum(site.num_outside for site in outside),
+            sum(site.initial.numel() for site in outside),
+            listed([site.name for site in outside]),
+        )
