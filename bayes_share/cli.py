@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from bayes_share.errors import InputError, RunError, for_command_line
+from bayes_share.errors import OUT_OF_MEMORY, InputError, RunError, for_command_line, is_out_of_memory
 from bayes_share.io.terminal import fill_streams, say, show_no_more, showing_log
 from bayes_share.options.parser import OptionParser
 from bayes_share.runs.interrupt import terminable
@@ -62,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RunError as error:
         return _stopped(error, 1)
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
-        return _stopped("out of memory: use a smaller network, batch size or number of members", 1)
+        return _stopped(OUT_OF_MEMORY, 1)
     except KeyboardInterrupt as error:
         return _stopped(str(error) or "stopped", 130)
     except BrokenPipeError:  # the reader of the output, such as `head`, has stopped reading
@@ -98,20 +98,3 @@ def _run(words: Sequence[str]) -> int:
 def _stopped(why: object, code: int) -> int:
     say(f"bayes-share: {why}")
     return code
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error means that memory ran out.
-
-    Torch raises a plain `RuntimeError` on the CPU, and oneDNN reports that it could not create or execute a primitive.
-    """
-    said = str(error)
-    return isinstance(error, MemoryError) or any(
-        words in said
-        for words in (
-            "out of memory",
-            "allocate memory",
-            "could not create a primitive",
-            "could not execute a primitive",
-        )
-    )

@@ -16,6 +16,27 @@ class RunError(RuntimeError):
     """A run had to stop, such as at a NaN loss or a full disk. Files written before remain valid."""
 
 
+OUT_OF_MEMORY = "out of memory: use a smaller network, batch size or number of members"
+"""The message of a run that ran out of memory."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error means that memory ran out, on the host or a GPU.
+
+    Torch raises a plain `RuntimeError` on the CPU, and oneDNN reports that it could not create or execute a primitive.
+    """
+    said = str(error)
+    return isinstance(error, MemoryError) or any(
+        words in said
+        for words in (
+            "out of memory",
+            "allocate memory",
+            "could not create a primitive",
+            "could not execute a primitive",
+        )
+    )
+
+
 @contextmanager
 def named(what: str) -> Iterator[None]:
     """Prefix the message of an `InputError` raised inside the context.

@@ -161,7 +161,13 @@ def _parser(kind: Study, preset: str) -> OptionParser:
     )
     summaries = "; ".join(f"{name!r}: {one.summary}" for name, one in kind.presets.items())
     add_option(own, "preset", str, preset, f"settings for all runs. {summaries}")
-    add_option(own, "jobs", int, 2, "number of runs at a time, which share the cores of the machine")
+    add_option(
+        own,
+        "jobs",
+        int,
+        2,
+        "maximum number of runs at a time, which share the cores and the GPU of the machine; fewer if memory runs out",
+    )
     add_option(own, "processes", int, 1, "number of processes that share the work of each run, as under torchrun")
     ray = (
         "address of a Ray cluster to run on instead of --jobs, or auto; requires the extra 'ray'. --out and the data "

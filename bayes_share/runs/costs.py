@@ -18,9 +18,7 @@ def run_costs(config: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str
         ``stored``, ``used``, ``base``, ``member`` and ``factor``, the parameters of all networks, as in `Ledger`; and
         ``flops`` to predict one example with all networks, members and draws, None if they were not counted.
     """
-    ledger, kept = summary["costs"], summary.get("kept")
-    is_deep = config["algorithm"] == "deep-ensemble"
-    networks = 1 if not is_deep else int(config["networks"]) if kept is None else len(kept)
+    ledger, networks = summary["costs"], num_networks(config, summary)
     draws, flops = int(config["num_samples"]), ledger.get("flops")
     return {
         "networks": networks,
@@ -29,3 +27,14 @@ def run_costs(config: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str
         **{name: ledger[name] * networks for name in _OF_NETWORKS},
         "flops": None if flops is None else flops * networks * draws,
     }
+
+
+def num_networks(config: Mapping[str, Any], summary: Mapping[str, Any]) -> int:
+    """Return the number of networks of a run that share nothing: those of a deep ensemble, or the chains of NUTS."""
+    recorded = summary["costs"].get("networks")
+    if recorded is not None:
+        return int(recorded)
+    if config["algorithm"] != "deep-ensemble":  # a run of an older version
+        return 1
+    kept = summary.get("kept")
+    return int(config["networks"]) if kept is None else len(kept)

@@ -52,7 +52,7 @@ def write_results(training: Training, identity: Identity, folder: RunFolder, con
         **({} if training.kept is None else {"kept": training.kept}),
         "parameters": training.state.num_parameters,
         "seconds": round(training.history[-1]["seconds"], 3),
-        "costs": _costs(config, task, training.kept),
+        "costs": _costs(config, task, training),
         "data": list(task.description),
         **task.test_digest,
         "device": _device_name(config),
@@ -110,13 +110,16 @@ def _write_predictions(
     write_number_predictions(path, NumberPredictions(arguments, targets, likelihood, part.names, stamp))
 
 
-def _costs(config: RunConfig, task: Task, kept: list[int] | None) -> dict[str, Any]:
-    """Return the ledger of one network of the run, with the FLOPs for one example."""
+def _costs(config: RunConfig, task: Task, training: Training) -> dict[str, Any]:
+    """Return the ledger of one network of the run, with the FLOPs for one example, and the number of its networks."""
     with seeded(config.seed, "ledger"):
         network = config.build_for(task.spec)().network
-    if kept is not None and isinstance(network, Ensemble):
-        network = network.keep(kept)
-    return asdict(ledger(network, task.as_taken(task.test.at(torch.arange(min(2, len(task.test)))).inputs)))
+    parts = training.algorithm.draw(training.state, 0).parts
+    members = parts[0].model.ensemble_size
+    if isinstance(network, Ensemble) and members < network.ensemble_size:  # some were kept, or each has its own chain
+        network = network.keep(training.kept or range(members))
+    inputs = task.as_taken(task.test.at(torch.arange(min(2, len(task.test)))).inputs)
+    return {**asdict(ledger(network, inputs)), "networks": len(parts)}
 
 
 def history_csv(history: list[dict[str, int | float]]) -> bytes:

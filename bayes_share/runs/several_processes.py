@@ -16,6 +16,9 @@ from bayes_share.runs.interrupt import terminable
 from bayes_share.runs.run import run
 from bayes_share.runs.run_folder import RunFolder
 
+ENDED_WITH = "ended with exit code"
+"""Words of the message on a process that ended without an error message."""
+
 _MESSAGE_PREFIX = "bayes-share: "
 
 
@@ -57,7 +60,7 @@ def run_in_processes(config: RunConfig, path: Path, processes: int = 1) -> RunFo
         message = _error_message(said)
         if message is None:
             print(said, file=sys.stderr)  # a bug or a crash rather than invalid input: keep the traceback
-            message = f"one of its processes ended with exit code {_first_exit_code(said) or started.returncode}"
+            message = f"one of its processes {ENDED_WITH} {_first_exit_code(said) or started.returncode}"
         raise RunError(message)
     return RunFolder(path)
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bayes_share.runs.costs import num_networks
+
 _BACKWARD = 2  # times a forward pass: gradients with respect to the inputs and to the weights
 
 
@@ -47,9 +49,11 @@ def costs(
         teacher: costs of its teacher, if any.
     """
     ledger = summary["costs"]
-    networks, members = int(options.get("networks", 1)), int(options["ensemble_size"])
-    kept = float(ledger["flops"] or 0) * networks
-    trained = kept * members / max(1, int(ledger["members"]))  # of all trained members, of which a subset may be kept
+    networks, members = num_networks(options, summary), int(options["ensemble_size"])
+    flops = float(ledger["flops"] or 0)
+    kept = flops * networks
+    # All trained networks and members, of which a subset may be kept.
+    trained = flops * int(options.get("networks", networks)) * members / max(1, int(ledger["members"]))
     draws_per_step = int(options.get("samples") or options.get("num_particles") or 1)
     seen = trained * draws_per_step / (members if options.get("feed") == "split" else 1)
     step = (1 + _BACKWARD) * seen

@@ -50,9 +50,13 @@ class RunQueue:
         self._waiting = [other for other in self._waiting if other not in lost]
         return 1 + sum(self.ended(other, f"it requires {name}, which failed: {reason}") for other in lost)
 
+    def put_back(self, name: str) -> None:
+        """Let a run that was started wait again, after all others."""
+        self._waiting.append(name)
+
     @property
     def num_waiting(self) -> int:
-        """The number of runs that have not started."""
+        """The number of runs that wait to be started."""
         return len(self._waiting)
 
     def _check(self) -> None:

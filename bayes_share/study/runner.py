@@ -16,12 +16,12 @@ from types import MappingProxyType
 import torch
 from tqdm import tqdm
 
-from bayes_share.errors import InputError, RunError
-from bayes_share.io.terminal import printable
+from bayes_share.errors import OUT_OF_MEMORY, InputError, RunError, is_out_of_memory
+from bayes_share.io.terminal import printable, say
 from bayes_share.runs.config import RunConfig
 from bayes_share.runs.interrupt import InterruptedRun, interruptible
 from bayes_share.runs.run_folder import RunFolder, check_folder, finished_run
-from bayes_share.runs.several_processes import run_in_processes
+from bayes_share.runs.several_processes import ENDED_WITH, run_in_processes
 from bayes_share.study.run_queue import RunQueue
 
 _POLL_SECONDS = 0.2  # between checks for Ctrl-C
@@ -37,13 +37,15 @@ def run_all(
 ) -> dict[str, str]:
     """Finish every run; runs that were started before are resumed.
 
-    The folder of each run is ``folder / name``. If a run fails, only the runs that require it fail too. The workers are
-    spawned, so a script that calls this function needs ``if __name__ == "__main__":``.
+    The folder of each run is ``folder / name``. If a run fails, only the runs that require it fail too. A run that runs
+    out of memory while others are in progress is resumed later, and from then on there is one run fewer at a time. The
+    workers are spawned, so a script that calls this function needs ``if __name__ == "__main__":``.
 
     Args:
         configs: configurations by run name, in the order in which the runs start.
         folder: folder of all run folders.
-        jobs: number of runs at a time, each in a worker process; they share this process's number of torch threads.
+        jobs: maximum number of runs at a time, each in a worker process; they share this process's number of torch
+            threads.
         progress: whether to show a progress bar.
         needs: for each run name, the runs that must be finished before it starts.
         processes: number of processes that share the work of each run, as under ``torchrun``.
@@ -75,12 +77,19 @@ def run_all(
             if is_interrupted():
                 break
             for worker in [worker for worker in workers if worker.connection in ready]:
-                name = str(worker.name)
-                settled = queue.ended(name, worker.result())
+                name, failure = str(worker.name), worker.result()
+                num_others = sum(other.name is not None for other in workers)
+                if num_others and _is_for_lack_of_memory(failure):
+                    queue.put_back(name)
+                    worker.stop()  # which frees the memory that it has reserved
+                    workers.remove(worker)
+                    bar.clear()
+                    say(f"{name} ran out of memory and will be resumed; now at most {len(workers)} at a time")
+                    continue
                 if worker.is_dead:
                     workers[workers.index(worker)] = _Worker(threads, processes)
                 bar.set_postfix_str(printable(name, 40))
-                bar.update(settled)
+                bar.update(queue.ended(name, failure))
     if is_interrupted():
         num_finished = sum(RunFolder(folder / name).summary.is_file() for name in configs)
         raise InterruptedRun(f"stopped with {num_finished} of {len(configs)} runs finished: resume with --resume")
@@ -142,7 +151,12 @@ class _Worker:
         except (EOFError, ConnectionResetError):
             self.process.join()
             self.is_dead = True
-            return f"its process ended with exit code {self.process.exitcode}"
+            return f"its process {ENDED_WITH} {self.process.exitcode}"
+
+    def stop(self) -> None:
+        """Let an idle process end, and wait for it."""
+        self.connection.close()
+        self.process.join()
 
 
 @contextmanager
@@ -158,8 +172,7 @@ def _stopping_workers() -> Iterator[list[_Worker]]:
             if worker.name is not None:
                 worker.process.terminate()  # all of them, before waiting for the first
         for worker in workers:
-            worker.connection.close()
-            worker.process.join()
+            worker.stop()
     finally:
         for worker in workers:
             worker.process.kill()
@@ -191,6 +204,11 @@ def _work(connection_to_parent: Connection, threads: int, processes: int) -> Non
             connection_to_parent.send(reason(partial(run_in_processes, config, path, processes)))
 
 
+def _is_for_lack_of_memory(reason: str | None) -> bool:
+    """Return whether a run ended for lack of memory. Linux kills a process with SIGKILL then."""
+    return reason is not None and (reason == OUT_OF_MEMORY or reason.endswith(f"{ENDED_WITH} {-signal.SIGKILL}"))
+
+
 def reason(make: Callable[[], RunFolder]) -> str | None:
     """Call a function that trains a run. Return the reason of failure in one line, or None on success."""
     try:
@@ -198,6 +216,8 @@ def reason(make: Callable[[], RunFolder]) -> str | None:
     except (InputError, RunError, InterruptedRun) as error:
         return str(error)
     except Exception as error:
+        if is_out_of_memory(error):
+            return OUT_OF_MEMORY
         traceback.print_exc()  # a bug rather than invalid input: keep the traceback
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     return None

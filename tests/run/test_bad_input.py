@@ -162,7 +162,7 @@ def test_memory_errors_of_torch_give_a_one_line_error(
     monkeypatch.setattr("bayes_share.commands.fit.make_run", stop)
     assert main(FIT) == 1
     assert capsys.readouterr().err.startswith("bayes-share: out of memory: ")
-    monkeypatch.setattr("bayes_share.cli._is_out_of_memory", lambda error: False)
+    monkeypatch.setattr("bayes_share.cli.is_out_of_memory", lambda error: False)
     with pytest.raises(RuntimeError):
         main(FIT)
 

@@ -1,8 +1,15 @@
 """Costs of runs with several networks and draws."""
 
+from pathlib import Path
+
 import pytest
 
+from bayes_share.inference import MAP, NUTS, DeepEnsemble, Inference
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.config_file import to_flat
 from bayes_share.runs.costs import run_costs
+from bayes_share.runs.run import run
+from bayes_share.runs.summary import parse_summary
 
 LEDGER = {"members": 2, "stored": 120, "used": 200, "base": 100, "member": 4, "factor": 16, "flops": 1000}
 
@@ -27,3 +34,22 @@ def test_costs_count_all_networks_and_draws(
         name: LEDGER[name] * networks for name in ("stored", "used", "base", "member", "factor")
     }
     assert run_costs(options, {"costs": {**LEDGER, "flops": None}})["flops"] is None
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "networks", "members"),
+    [
+        (MAP(), 1, 2),
+        (DeepEnsemble(MAP(), networks=3), 3, 2),
+        (NUTS(chains=2, warmup=0.0, keep=1, max_tree_depth=1), 4, 1),  # each member has chains of its own
+        (DeepEnsemble(NUTS(chains=1, warmup=0.0, keep=1, max_tree_depth=1), networks=2), 4, 1),
+    ],
+    ids=["map", "deep-ensemble", "nuts", "deep-ensemble-of-nuts"],
+)
+def test_costs_count_every_parameter_of_a_run(
+    algorithm: Inference, networks: int, members: int, tmp_path: Path
+) -> None:
+    config = RunConfig(algorithm, model="mlp1_4", ensemble_size=2, epochs=1, batch_size=None)
+    summary = parse_summary(run(config, tmp_path / "run", progress=False).summary.read_text())
+    found = run_costs(to_flat(config), summary)
+    assert (found["networks"], found["members"], found["stored"]) == (networks, members, summary["parameters"])

@@ -49,7 +49,7 @@ def test_the_process_that_failed_first_is_named(tmp_path: Path, monkeypatch: pyt
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     config = RunConfig(MAP(), model="mlp1_16", epochs=1)
-    with pytest.raises(RunError, match="^one of its processes ended with exit code -9$"):
+    with pytest.raises(RunError, match=r"^one of its processes ended with exit code -9$"):
         run_in_processes(config, tmp_path / "run", processes=2)
 
 

@@ -18,7 +18,7 @@ from driver import run_contents, snapshot
 from states import differences
 
 from bayes_share.cli import main
-from bayes_share.errors import InputError
+from bayes_share.errors import OUT_OF_MEMORY, InputError
 from bayes_share.inference import IVON, MAP
 from bayes_share.runs.config import RunConfig
 from bayes_share.runs.config_file import to_flat, to_yaml
@@ -218,6 +218,33 @@ def test_a_worker_process_that_dies_is_replaced(tmp_path: Path) -> None:
     killer.join()
     assert failed == {"endless": "its process ended with exit code -9"}
     assert RunFolder(tmp_path / "short").summary.is_file()
+
+
+def test_a_run_that_is_killed_beside_others_is_resumed_with_fewer_at_a_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed = threading.Event()
+
+    def kill() -> None:
+        while not all((tmp_path / name / "config.yaml").exists() for name in configs):
+            time.sleep(0.01)
+        os.kill(max(int(child.pid or 0) for child in multiprocessing.active_children()), signal.SIGKILL)
+        killed.set()
+
+    configs = {name: RunConfig(epochs=150, seed=seed) for seed, name in enumerate("ab")}
+    killer = threading.Thread(target=kill)
+    killer.start()
+    assert run_all(configs, tmp_path, jobs=2, progress=False) == {}
+    killer.join()
+    assert killed.is_set()
+    assert "ran out of memory and will be resumed; now at most 1 at a time" in capsys.readouterr().err
+    assert all(RunFolder(tmp_path / name).summary.is_file() for name in configs)
+
+
+def test_a_run_that_is_too_large_fails_when_it_is_alone(tmp_path: Path) -> None:
+    configs = {"huge": RunConfig(ensemble_size=10**12, epochs=1), "fits": RunConfig(epochs=150)}
+    assert run_all(configs, tmp_path, jobs=2, progress=False) == {"huge": OUT_OF_MEMORY}
+    assert RunFolder(tmp_path / "fits").summary.is_file()
 
 
 def test_a_run_with_other_options_is_refused_before_any_run_starts(tmp_path: Path) -> None:

@@ -35,6 +35,15 @@ def test_runs_fail_if_a_run_that_they_require_fails() -> None:
     assert (queue.next(), queue.next(), queue.num_waiting) == ("d", None, 0)
 
 
+def test_a_run_that_is_put_back_starts_after_the_others() -> None:
+    queue = RunQueue(["a", "student", "b"], {"student": ["a"]})
+    assert queue.next() == "a"
+    queue.put_back("a")
+    assert (queue.num_waiting, queue.next(), queue.next(), queue.next()) == (3, "b", "a", None)
+    assert queue.ended("a", None) == 1
+    assert queue.next() == "student"
+
+
 def test_runs_that_can_never_start_are_refused() -> None:
     with pytest.raises(InputError, match="the run b requires x, which is not among the runs"):
         RunQueue(["a", "b"], {"b": ["x"]})
