@@ -1,4 +1,4 @@
-"""Compare every algorithm with known posteriors and with plain Pyro, for every likelihood.
+"""Compare algorithms with known posteriors and with plain Pyro, for every likelihood.
 
 Run as ``python -m benchmarks.closed_forms``, from the root of a clone.
 """

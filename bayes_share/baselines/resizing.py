@@ -1,6 +1,7 @@
 """Copies of networks with other numbers of channels, whose layers are rebuilt for their new inputs."""
 
 from collections.abc import Callable
+from itertools import chain
 from math import gcd
 from typing import Any
 
@@ -45,7 +46,7 @@ def resized(net: nn.Module, example: Tensor, outputs: Outputs, groups: Callable[
     """
     if any(isinstance(module, Members) for module in net.modules()):
         raise InputError("this network is already an ensemble")
-    names = {module: name for name, module in net.named_modules() if has_parameters(module)}
+    names = {module: name for name, module in net.named_modules() if _has_size(module)}
     unsupported = [
         f"{name or 'the network itself'} ({type(module).__name__})"
         for module, name in names.items()
@@ -60,7 +61,7 @@ def resized(net: nn.Module, example: Tensor, outputs: Outputs, groups: Callable[
         raise InputError(f"{what} replaces layers, and cannot handle the tied parameters {' and '.join(tied[0])}")
     network = copy_of(net).eval()
     done: set[nn.Module] = set()
-    copy_names = {module: name for name, module in network.named_modules() if has_parameters(module)}
+    copy_names = {module: name for name, module in network.named_modules() if _has_size(module)}
 
     def fit(module: nn.Module, args: tuple[Any, ...]) -> None:
         """Forward pre-hook that resizes the module for its input and its new outputs."""
@@ -114,6 +115,11 @@ def shapes_of(net: nn.Module, example: Tensor) -> list[torch.Size]:
     return [leaf.shape for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
 
+def _has_size(module: nn.Module) -> bool:
+    """Return whether a module depends on the number of its inputs. Norms do, also without parameters."""
+    return has_parameters(module) or type(module) in (*_BATCH_NORMS, nn.GroupNorm, nn.LayerNorm)
+
+
 def _is_supported(module: nn.Module) -> bool:
     kinds = (nn.Linear, *_CONVS, *_TRANSPOSED, *_BATCH_NORMS, nn.GroupNorm, nn.LayerNorm)
     return type(module) in (*kinds, FilterResponseNorm2d, ThresholdedLinearUnit) and not has_computed_weight(module)
@@ -122,7 +128,7 @@ def _is_supported(module: nn.Module) -> bool:
 def _resize(module: nn.Module, name: str, x: Tensor, outputs: Outputs, groups: Callable[[str], int], what: str) -> None:
     """Rebuild a module in place for a given input and its new number of outputs."""
     rebuilt = _rebuilt(module, name, x, outputs, groups, what)
-    if _shapes(rebuilt) == _shapes(module):
+    if _shapes(module) and _shapes(rebuilt) == _shapes(module):
         return
     for own, parameter in rebuilt.named_parameters():
         before = module.get_parameter(own)
@@ -137,8 +143,8 @@ def _resize(module: nn.Module, name: str, x: Tensor, outputs: Outputs, groups: C
 
 def _rebuilt(module: Any, name: str, x: Tensor, outputs: Outputs, groups: Callable[[str], int], what: str) -> nn.Module:
     """Create a module with the options of another one, for a given input and number of outputs."""
-    kind, parameter = type(module), next(module.parameters())
-    like = {"device": parameter.device, "dtype": parameter.dtype}
+    kind, tensor = type(module), next(chain(module.parameters(), module.buffers()), x)
+    like = {"device": tensor.device, "dtype": tensor.dtype}
     if kind is nn.Linear:
         return nn.Linear(x.shape[-1], outputs(name, module.out_features), module.bias is not None, **like)
     channels = x.shape[1]
@@ -165,11 +171,11 @@ def _rebuilt(module: Any, name: str, x: Tensor, outputs: Outputs, groups: Callab
         return nn.GroupNorm(gcd(module.num_groups, channels), channels, module.eps, module.affine, **like)
     if kind is nn.LayerNorm:
         shape = list(x.shape[-len(module.normalized_shape) :])
-        return nn.LayerNorm(shape, module.eps, bias=module.bias is not None, **like)
+        return nn.LayerNorm(shape, module.eps, module.elementwise_affine, bias=module.bias is not None, **like)
     if kind is FilterResponseNorm2d:
         return FilterResponseNorm2d(channels, module.eps).to(**like)
     return ThresholdedLinearUnit(channels).to(**like)
 
 
 def _shapes(module: nn.Module) -> list[torch.Size]:
-    return [parameter.shape for parameter in module.parameters()]
+    return [tensor.shape for tensor in chain(module.parameters(), module.buffers())]

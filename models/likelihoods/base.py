@@ -127,7 +127,7 @@ class Likelihood(nn.Module):
 
     def information(
         self, outputs: Float[Tensor, "member batch *output"]
-    ) -> Float[Tensor, "member batch number number"] | None:
+    ) -> Float[Tensor, "member batch flat_output flat_output"] | None:
         """The Fisher information of each example's flattened outputs; None: the negative Hessian of `log_lik`."""
         return None
 

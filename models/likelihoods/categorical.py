@@ -147,7 +147,7 @@ class Categorical(Likelihood):
         axis = outputs.ndim + self.class_axis if self.class_axis < 0 else self.class_axis + 1
         if not 2 <= axis < outputs.ndim:
             raise InputError(
-                f"class_axis={self.class_axis} is out of range: the outputs of an example have shape "
-                f"{list(outputs.shape[2:])}"
+                f"class_axis={self.class_axis} is out of range: the outputs have shape "
+                f"[{', '.join(['batch', *map(str, outputs.shape[2:])])}]"
             )
         return axis

@@ -139,7 +139,7 @@ class LocationScale(Likelihood):
     @torch.no_grad()
     def information(
         self, outputs: Float[Tensor, "member batch *output"]
-    ) -> Float[Tensor, "member batch number number"]:
+    ) -> Float[Tensor, "member batch flat_output flat_output"]:
         """Compute the Fisher information of locations and predicted scales in closed form."""
         scale = self._standardised(outputs)[1]
         loc_information, scale_information = self.standard_information()

@@ -174,6 +174,24 @@ def with_last(*last: nn.Module) -> nn.Module:
 WIDE = torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
 
 
+def test_norms_without_parameters_are_resized() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(1, 8, 3),
+        nn.BatchNorm2d(8, affine=False),
+        nn.Conv2d(8, 8, 3),
+        nn.BatchNorm2d(8, affine=False, track_running_stats=False),
+        nn.GroupNorm(4, 8, affine=False),
+        nn.Flatten(),
+        nn.LayerNorm(32, elementwise_affine=False),
+        nn.Linear(32, 3),
+    )
+    x = torch.randn(5, 1, 6, 6)
+    members = packed(net, 4, example=x)
+    assert members.train()(x).shape == (4, 5, 3)
+    network = members.network
+    assert (network[1].num_features, network[4].num_channels, network[6].normalized_shape) == (4, 4, (16,))
+
+
 @pytest.mark.parametrize("make", [packed, mimo])
 @pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.LayerNorm, nn.Identity])
 def test_norms_before_the_first_and_after_the_last_layer_are_not_ends(make: Any, norm: Any) -> None:
@@ -279,8 +297,8 @@ ROWS = torch.zeros(2, 4)
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: packed(Patches(), example=ROWS), r"parameters in the network itself \(Patches\)"),
-        (lambda: mimo(Patches(), example=ROWS), r"parameters in the network itself \(Patches\)"),
+        (lambda: packed(Patches(), example=ROWS), r"cannot resize the network itself \(Patches\)"),
+        (lambda: mimo(Patches(), example=ROWS), r"cannot resize the network itself \(Patches\)"),
         (lambda: packed(Fixed(), 2, 1.0, example=ROWS), "would change the shape of the outputs of this Fixed"),
         (lambda: packed(tied(), example=ROWS), "replaces layers, and cannot handle the tied parameters"),
         (lambda: packed(conv_net(), alpha=0.0, example=EXAMPLE), "must be positive"),

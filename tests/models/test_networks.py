@@ -412,7 +412,7 @@ def test_invalid_names_raise(name: str, message: str) -> None:
             "mlp",
             (1, 8, 8),
             {"norm": "frn"},
-            "no feature maps, which norm 'frn' requires: use batch, group, none",
+            "no feature maps, which norm 'frn' requires: choose from batch, group, none",
         ),
         ("resnet20", (3, 4, 9), {"norm": "frn"}, "resnet20 with norm 'frn' requires images of at least 5x5, got 4x9"),
         ("resnet18", (1, 8, 8), {"norm": "frn"}, "resnet18 with norm 'frn' requires images of at least 9x9, got 8x8"),

@@ -131,7 +131,7 @@ def test_invalid_class_axes_and_ignore_indices_raise() -> None:
         Categorical(class_axis="1")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"ignore_index must be an integer, not 1\.5"):
         Categorical(ignore_index=1.5)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"class_axis=2 is out of range: the outputs of an example have shape \[3\]"):
+    with pytest.raises(InputError, match=r"class_axis=2 is out of range: the outputs have shape \[batch, 3\]"):
         Categorical(class_axis=2).log_lik(torch.zeros(1, 2, 3), torch.zeros(1, 2).long())
     with pytest.raises(InputError, match="use class_axis=1 if classes are on the axis after the batch"):
         Categorical().prepare(torch.zeros(2, 5).long(), torch.zeros(1, 2, 3, 5))
