@@ -113,7 +113,8 @@ def _check_same(here: Mapping[str, Any], there: Any, folder: str | Path) -> None
                 else f" ({one} instead of {other})"
             )
             raise InputError(
-                f"{folder} has checkpoints of a training that differs in {name}{values}: give another folder"
+                f"{folder} has checkpoints of a training that differs in {name.rpartition('.')[2]}{values}: give another "
+                "folder"
             )
 
 
