@@ -107,11 +107,8 @@ def _check_same(here: Mapping[str, Any], there: Any, folder: str | Path) -> None
     for name in {**here, **there}:
         one, other = there.get(name), here.get(name)
         if one != other:
-            values = (
-                ""
-                if isinstance(one, dict) or name.split()[-1] in ("data", "weights")
-                else f" ({one} instead of {other})"
-            )
+            is_digest = name.split()[-1] in ("data", "weights")
+            values = "" if is_digest or isinstance(one, dict) else f" ({one} instead of {other})"
             raise InputError(
                 f"{folder} has checkpoints of a training that differs in {name.rpartition('.')[2]}{values}: give another "
                 "folder"

@@ -223,7 +223,7 @@ def test_the_last_layer_is_found_if_its_outputs_are_rearranged_or_shifted(
     name: str, zero: bool, size: int, strategy: Any
 ) -> None:
     if name == "rows sorted inside" and strategy == "tile":
-        return  # the rows of all members are sorted as one batch, which mixes the members
+        pytest.skip("the rows of all members are sorted as one batch, which mixes the members")
     net = Headed(FOUND[name])
     if zero:
         for layer in (net.head, net.twin):

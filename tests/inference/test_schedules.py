@@ -35,9 +35,7 @@ def test_a_milestone_between_two_steps_applies_from_the_later_one() -> None:
 
 @pytest.mark.parametrize("name", ["cosine", "step", "constant"])
 def test_warmup_rises_linearly_to_the_schedule(name: str) -> None:
-    found = rates(Schedule(name, warmup=0.25), 16)
-    assert found[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
-    assert found[5] <= 1
+    assert rates(Schedule(name, warmup=0.25), 16)[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
 
 
 def test_the_cosine_schedule_covers_the_steps_after_warmup() -> None:
