@@ -109,10 +109,8 @@ def _check_same(here: Mapping[str, Any], there: Any, folder: str | Path) -> None
         if one != other:
             is_digest = name.split()[-1] in ("data", "weights")
             values = "" if is_digest or isinstance(one, dict) else f" ({one} instead of {other})"
-            raise InputError(
-                f"{folder} has checkpoints of a training that differs in {name.rpartition('.')[2]}{values}: give another "
-                "folder"
-            )
+            shown = f"{name.rpartition('.')[2]}{values}"
+            raise InputError(f"{folder} has checkpoints of a training that differs in {shown}: give another folder")
 
 
 def _plain_values(name: str, value: Any) -> dict[str, Any]:
