@@ -9,6 +9,7 @@ from bayes_share.evaluation.bootstrap_intervals import score_terms
 from bayes_share.evaluation.calibration import ece
 from bayes_share.evaluation.seed_statistics import estimate
 from bayes_share.reports.best_marks import marked
+from bayes_share.reports.chance import at_chance
 from bayes_share.reports.document import Cell, Column, Section, Table
 from bayes_share.reports.out_of_distribution import mean_aurocs
 from bayes_share.reports.ranking import ranking
@@ -74,6 +75,7 @@ def overview(runs: Sequence[Result]) -> Section:
             rows[found.best][column.key] = replace(rows[found.best][column.key], is_best=True)
         if column.key != "brier":  # usually the same ranking as the NLL
             lead.append(found.sentence(column, [run.name for run in runs], values[found.best]))
+    lead += [said for run, of_run in zip(runs, terms, strict=True) if (said := at_chance(run, of_run["accuracy"]))]
     columns = [RUN, *_known(rows, [_METHOD]), *SCORES, ECE]
     for column, values in ((_AUROC, mean_aurocs(runs)), (_CORRUPTED, mean_corrupted_accuracies(runs))):
         if any(value is not None for value in values):
