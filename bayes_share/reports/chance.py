@@ -34,6 +34,6 @@ def at_chance(run: Result, right: Float64[Tensor, "example"]) -> str | None:
         return None
     return (
         f"The accuracy of {run.name}, {right.mean().item():.1%}, is not significantly above that of always predicting "
-        f"the most frequent class, {constant.mean().item():.1%}: such predictions may be calibrated, but say little about "
-        "single examples."
+        f"the most frequent class, {constant.mean().item():.1%}: such predictions may be calibrated, but say little "
+        "about single examples."
     )
