@@ -144,7 +144,7 @@ def _resize(module: nn.Module, name: str, x: Tensor, outputs: Outputs, groups: C
 def _rebuilt(module: Any, name: str, x: Tensor, outputs: Outputs, groups: Callable[[str], int], what: str) -> nn.Module:
     """Create a module with the options of another one, for a given input and number of outputs."""
     kind, tensor = type(module), next(chain(module.parameters(), module.buffers()), x)
-    like = {"device": tensor.device, "dtype": tensor.dtype}
+    like: dict[str, Any] = {"device": tensor.device, "dtype": tensor.dtype}
     if kind is nn.Linear:
         return nn.Linear(x.shape[-1], outputs(name, module.out_features), module.bias is not None, **like)
     channels = x.shape[1]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -98,12 +98,12 @@ def _overview(results: Sequence[NumberResult]) -> Section:
         term = _RANKED.get(column.key)
         if term is None or any(term not in result.terms for result in results):
             continue
-        values = [row[column.key].value for row in rows]
-        found = ranking(column, values, [result.terms[term] for result in results])
+        scores: list[Any] = [row[column.key].value for row in rows]
+        found = ranking(column, scores, [result.terms[term] for result in results])
         if found.is_clear:
             rows[found.best][column.key] = replace(rows[found.best][column.key], is_best=True)
         lead.append(
-            found.sentence(column, [one.name for one in results], values[found.best], in_units=term != "squared_error")
+            found.sentence(column, [one.name for one in results], scores[found.best], in_units=term != "squared_error")
         )
     columns = [_RUN, *(column for column in SCORES if any(column.key in row for row in rows))]
     comparison = " Bold: significantly better than every other run, by paired differences over examples."

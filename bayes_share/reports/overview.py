@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
@@ -69,12 +70,12 @@ def overview(runs: Sequence[Result]) -> Section:
     ]
     lead = []
     for column in SCORES if len(runs) > 1 else ():
-        values = [row[column.key].value for row in rows]
-        found = ranking(column, values, [of_run[column.key] for of_run in terms])
+        scores: list[Any] = [row[column.key].value for row in rows]
+        found = ranking(column, scores, [of_run[column.key] for of_run in terms])
         if found.is_clear:
             rows[found.best][column.key] = replace(rows[found.best][column.key], is_best=True)
         if column.key != "brier":  # usually the same ranking as the NLL
-            lead.append(found.sentence(column, [run.name for run in runs], values[found.best]))
+            lead.append(found.sentence(column, [run.name for run in runs], scores[found.best]))
     lead += [said for run, of_run in zip(runs, terms, strict=True) if (said := at_chance(run, of_run["accuracy"]))]
     columns = [RUN, *_known(rows, [_METHOD]), *SCORES, ECE]
     for column, values in ((_AUROC, mean_aurocs(runs)), (_CORRUPTED, mean_corrupted_accuracies(runs))):
