@@ -86,7 +86,7 @@ def convert(network: nn.Module, parts: Parts) -> dict[str, str]:
             _own_norm(module, own)
         elif has_parameters(module):
             seen.update(module.modules() if has_factors or kind in FACTORED else ())
-            seen.update(module.parametrizations.values() if is_parametrized(module) else ())  # type: ignore[union-attr, operator]
+            seen.update(module.parametrizations.values() if is_parametrized(module) else ())  # type: ignore[operator]
             shared |= _left_shared(module, names[0], str(reason))
     without_fast_paths(network)
     return shared
