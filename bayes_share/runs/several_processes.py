@@ -58,6 +58,8 @@ def run_in_processes(config: RunConfig, path: Path, processes: int = 1) -> RunFo
             raise
     if started.returncode:
         message = _error_message(said)
+        if message is None and RunFolder(path).summary.is_file():
+            return RunFolder(path)  # a process crashed as it exited, after all results were written
         if message is None:
             print(said, file=sys.stderr)  # a bug or a crash rather than invalid input: keep the traceback
             message = f"one of its processes {ENDED_WITH} {_first_exit_code(said) or started.returncode}"

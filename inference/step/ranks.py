@@ -10,6 +10,11 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
+if dist.is_available():
+    # Torch's optimizers import this module. If it is imported after a process group was made, the default arguments of
+    # its functions hold the group until the interpreter ends, when the threads of gloo crash.
+    import torch.distributed.nn.functional
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -106,6 +111,7 @@ def joined_by_torchrun(device: torch.device) -> Iterator[Ranks]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield Ranks.here()
+        Ranks.here().wait()  # torchrun would stop a process that still writes if another one crashed as it exits
     finally:
         dist.destroy_process_group()
 

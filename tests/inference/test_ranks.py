@@ -157,3 +157,32 @@ def test_two_processes_find_the_known_posterior(tmp_path: Path) -> None:
         else:
             assert misses(first, problem.mean_field()) == []
             assert misses(first.flip(2), problem.mean_field())  # another posterior is detected
+
+
+_LIFE_OF_A_GROUP = """
+import os
+import torch
+from torch import distributed as dist
+import bayes_share.inference
+
+def threads():
+    return [open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task")]
+
+dist.init_process_group("gloo", init_method="file://" + os.environ["MEETING"], rank=0, world_size=1)
+weight = torch.nn.Parameter(torch.ones(3))
+optimizer = torch.optim.SGD([weight], lr=0.1, fused=True)
+weight.sum().backward()
+optimizer.step()
+assert "pt_gloo_runloop" in threads()
+dist.destroy_process_group()
+print("pt_gloo_runloop" in threads())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are listed by /proc")
+def test_no_thread_of_a_process_group_is_left_to_crash_at_exit(tmp_path: Path) -> None:
+    environment = {**os.environ, "MEETING": str(tmp_path / "meeting")}
+    ended = subprocess.run(
+        [sys.executable, "-c", _LIFE_OF_A_GROUP], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert (ended.returncode, ended.stdout) == (0, "False\n"), ended.stderr

@@ -87,3 +87,18 @@ def test_a_study_that_is_stopped_leaves_a_checkpoint_and_no_process(tmp_path: Pa
     assert list(out.glob("runs/*/checkpoints/*.pt"))
     remaining = subprocess.run(["pgrep", "-f", str(out)], capture_output=True, text=True).stdout
     assert remaining == ""
+
+
+def test_a_crash_at_the_exit_of_a_process_does_not_lose_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, os, signal\n"
+        "if os.environ.get('RANK') == '1':\n"
+        "    atexit.register(os.kill, os.getpid(), signal.SIGSEGV)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    config = RunConfig(MAP(), model="mlp1_16", epochs=1)
+    assert run_in_processes(config, tmp_path / "run", processes=2).summary.is_file()
+    with pytest.raises(RunError, match="has epochs 1, and cannot be resumed with 2"):
+        run_in_processes(RunConfig(MAP(), model="mlp1_16", epochs=2), tmp_path / "run", processes=2)
