@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from bayes_share.errors import unknown
+from bayes_share.io.numbers import shown_number
 from bayes_share.io.terminal import distinct, printable
 
 Cell = str | int | float | None
@@ -94,5 +95,5 @@ def _number(name: str, value: int | float | None) -> str:
         return _EMPTY
     if name in _COLUMNS:
         _, form, factor = _COLUMNS[name]
-        return f"{value * factor:z{form}}"  # z: no negative zero
-    return f"{value:,}" if isinstance(value, int) else f"{value:z.4g}"
+        return shown_number(value * factor, form)
+    return f"{value:,}" if isinstance(value, int) else shown_number(value, ".4g")

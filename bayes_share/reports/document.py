@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from bayes_share.io.numbers import shown_number
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
@@ -49,7 +51,7 @@ class Column:
             return "–"
         if isinstance(value, str):
             return value
-        return f"{self.factor * value:z{self.form}}" if self.form != "," else f"{value:,}"
+        return shown_number(self.factor * value, self.form) if self.form != "," else f"{value:,}"
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,17 @@ def _judgement(found: Sequence[Found]) -> list[str]:
         for one in found
         if one.num_calibrated is not None and one.by_chance is not None
     ]
-    return [verdict(judged)] if judged else []
+    if not judged:
+        return []
+    missed = [
+        f"{one.name} at {100 * (1 - one.alpha):.3g} %"
+        for one in found
+        if one.num_calibrated is None
+        and one.by_chance is not None
+        and one.coverage.overall.coverage.value not in one.by_chance
+    ]
+    own = f"The forecast's own intervals miss the nominal coverage: {', '.join(missed)}."
+    return [verdict(judged), *([own] if missed else [])]
 
 
 def _row(one: Found) -> dict[str, Cell]:

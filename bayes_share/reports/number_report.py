@@ -124,10 +124,11 @@ def _calibration(results: Sequence[NumberResult]) -> Section:
     caption = (
         "Probability integral transform (PIT): the predictive distribution function at each test target. A "
         "calibrated forecast has a flat histogram, an overconfident one a U shape, an underconfident one a "
-        "hump, and a biased one a slope."
+        "hump, and a biased one a slope. The grey band has 95 % of the bars of a calibrated forecast."
     )
     below = (
-        "Share of targets inside central intervals of each level. Below the diagonal, the forecast is overconfident."
+        "Share of targets inside central intervals of each level. Below the diagonal, the forecast is overconfident. "
+        "The grey band has 95 % of the points of a calibrated forecast."
     )
     blocks: list[Block] = [Figure("PIT", pits, caption), Figure("Coverage", coverages, below), *_recalibrated(results)]
     return Section("calibration", "Calibration", [], blocks)

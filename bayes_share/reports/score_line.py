@@ -3,6 +3,7 @@
 from bayes_share.evaluation.number_predictions import NumberPredictions
 from bayes_share.evaluation.reading_predictions import read_predictions
 from bayes_share.evaluation.scores import score
+from bayes_share.io.numbers import shown_number
 from bayes_share.reports.number_results import COVERAGE, NumberResult
 from bayes_share.runs.run_folder import RunFolder
 
@@ -21,16 +22,12 @@ def score_line(folder: RunFolder) -> str:
             f"ECE {found.ece:.4f}"
         )
     means = {name: values.mean().item() for name, values in NumberResult("", test).terms.items()}
+    width = shown_number(means["width"], ".4g")
     parts = [
         f"NLL {means['nll']:.4g}",
-        *([f"RMSE {_short(means['squared_error'] ** 0.5)}"] if "squared_error" in means else []),
-        f"MAE {_short(means['absolute_error'])}",
-        f"CRPS {_short(means['crps'])}",
-        f"{means['coverage']:.1%} of the targets in {COVERAGE:.0%} intervals of mean width {_short(means['width'])}",
+        *([f"RMSE {shown_number(means['squared_error'] ** 0.5, '.4g')}"] if "squared_error" in means else []),
+        f"MAE {shown_number(means['absolute_error'], '.4g')}",
+        f"CRPS {shown_number(means['crps'], '.4g')}",
+        f"{means['coverage']:.1%} of the targets in {COVERAGE:.0%} intervals of mean width {width}",
     ]
     return f"test scores: {', '.join(parts)}"
-
-
-def _short(value: float) -> str:
-    """Format a number with four significant digits, or with all integer digits if there are more."""
-    return f"{value:,.0f}" if 1e4 <= value < 1e9 else f"{value:.4g}"

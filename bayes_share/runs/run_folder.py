@@ -191,13 +191,14 @@ def check_last_step(folder: RunFolder, is_finished: bool) -> None:
     """
     if not is_finished:
         raise InputError(
-            f"{printable(folder.path)} has no checkpoint of its last step: restore it, or train the run again"
+            f"the checkpoint of the last step of {printable(folder.path)} is damaged or missing: restore it, or "
+            f"{written_again(folder)}, which trains from the latest valid checkpoint"
         )
 
 
 def written_again(folder: RunFolder) -> str:
     """Return the advice on a damaged result file of a run, as part of a message."""
-    return f"remove {folder.summary}, and write the results again with {_resume_command(folder.path)}"
+    return f"remove {folder.summary}, and finish the run again with {_resume_command(folder.path)}"
 
 
 def _resume_command(path: Path) -> str:

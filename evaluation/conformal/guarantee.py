@@ -72,9 +72,9 @@ def verdict(judged: Sequence[tuple[str, float, Range]]) -> str:
         judged: for each coverage, its description, its value, and the expected range.
 
     >>> verdict([("LAC at 90 %", 0.83, Range(0.78, 1.0))])
-    'Every coverage is within the range expected if the guarantee holds.'
+    'Every conformal coverage is within the range expected if the guarantee holds.'
     >>> verdict([("LAC at 90 %", 0.70, Range(0.78, 1.0))])
-    'Outside the range expected if the guarantee holds: LAC at 90 % (70.0 %, below 78.0 %).'
+    'Conformal coverages outside the range expected if the guarantee holds: LAC at 90 % (70.0 %, below 78.0 %).'
     """
     outside = [
         f"{what} ({_percent(found)}, {'below' if found < wanted.low else 'above'} "
@@ -83,8 +83,8 @@ def verdict(judged: Sequence[tuple[str, float, Range]]) -> str:
         if found not in wanted
     ]
     if not outside:
-        return "Every coverage is within the range expected if the guarantee holds."
-    return f"Outside the range expected if the guarantee holds: {'; '.join(outside)}."
+        return "Every conformal coverage is within the range expected if the guarantee holds."
+    return f"Conformal coverages outside the range expected if the guarantee holds: {'; '.join(outside)}."
 
 
 def _percent(share: float) -> str:

@@ -103,5 +103,7 @@ def test_the_range_holds_95_percent_of_simulated_coverages() -> None:
     wanted = range_of_coverage(0.1, 37, 74)
     share = ((coverages >= wanted.low) & (coverages <= wanted.high)).double().mean().item()
     assert 0.94 < share < 0.98
-    assert "Every coverage is within the range expected if the guarantee holds." in verdict([("90 %", 0.83, wanted)])
+    assert "Every conformal coverage is within the range expected if the guarantee holds." in verdict(
+        [("90 %", 0.83, wanted)]
+    )
     assert "70.3 %, below 79.7 %" in verdict([("90 %", 52 / 74, wanted)])

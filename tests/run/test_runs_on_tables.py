@@ -440,7 +440,9 @@ def test_a_run_without_its_last_checkpoint_does_not_predict(table: Path, tmp_pat
         damage()
         assert main(["predict", str(run), str(table), "-o", str(out)]) == 2
         assert not out.exists()
-        with pytest.raises(InputError, match="has no checkpoint of its last step: restore it, or train the run again"):
+        with pytest.raises(
+            InputError, match=r"the checkpoint of the last step of .* is damaged or missing: restore it, or remove"
+        ):
             load_run(run)
     (run / "summary.json").unlink()
     assert load_run(run).step  # an unfinished run may be loaded at any step
