@@ -41,6 +41,10 @@ class Split:
         """Return the number of images."""
         return len(self.images)
 
+    def __repr__(self) -> str:
+        """Describe the split in one line."""
+        return f"Split({len(self):,} images {list(self.images.shape[1:])})"
+
     def at(self, indices: Int64[Tensor, "chosen"]) -> "Split":
         """Return the images at ``indices``, in that order.
 
@@ -89,6 +93,12 @@ class Data:
     held_out: UInt8[Tensor, "image channel height width"] | None = None
     digest: str = ""
     averaged_from: tuple[int, int] | None = None
+
+    def __repr__(self) -> str:
+        """Describe the data in one line."""
+        parts = f"{len(self.train):,} training, {len(self.validation):,} validation, {len(self.test):,} test"
+        shape = list(self.train.images.shape[1:])
+        return f"Data({self.name!r}: {parts} images {shape}, {self.num_classes} classes)"
 
     @property
     def is_augmented(self) -> bool:

@@ -127,8 +127,8 @@ def _divided(given: _Given) -> tuple[dict[str, Predictions], dict[str, NumberPre
     predictions = {_NAME: given} if isinstance(given, Predictions | NumberPredictions) else given
     if not isinstance(predictions, Mapping) or not predictions:
         raise InputError(
-            "predictions must be a non-empty dict of names to predictions, such as "
-            '{"mine": Predictions(logits, labels)}'
+            "predictions must be Predictions(logits, labels), NumberPredictions, or a non-empty dict of these by name, "
+            f"not {type(predictions).__name__}"
         )
     numbers = {name: one for name, one in predictions.items() if isinstance(one, NumberPredictions)}
     classes = {name: one for name, one in predictions.items() if not isinstance(one, NumberPredictions)}

@@ -153,8 +153,8 @@ def test_report_and_evaluate_accept_files_and_predictions(tmp_path: Path, capsys
 def test_invalid_input_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good, other = Predictions(*arrays()), Predictions(*arrays(images=7))
     cases: list[tuple[Any, Any, str]] = [
-        ({}, None, "predictions must be a non-empty dict of names to predictions, such as"),
-        (good.logits, None, "predictions must be a non-empty dict of names to predictions, such as"),
+        ({}, None, "predictions must be Predictions(logits, labels), NumberPredictions, or a non-empty dict of these"),
+        (good.logits, None, "or a non-empty dict of these by name, not Tensor"),
         ({"a": good.logits}, None, "expected Predictions(logits, labels), not Tensor"),
         ({"a": good, "b": other}, None, "a and b are predictions of different examples (their number,"),
         ({"a": good}, {"b": good}, "validation predictions are given for b, but there are only test predictions of a"),

@@ -48,6 +48,10 @@ class TablePart:
         """Return the number of rows."""
         return len(self.inputs)
 
+    def __repr__(self) -> str:
+        """Describe the part in one line."""
+        return f"TablePart({len(self):,} rows, {self.inputs.shape[1]} inputs)"
+
     def at(self, indices: Int64[Tensor, "chosen"]) -> "TablePart":
         """Return the rows at ``indices``, in that order."""
         names = tuple(self.names[i] for i in indices.tolist())
@@ -77,6 +81,11 @@ class TableData:
     digest: str
     test_digest: str
     description: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        """Describe the table in one line."""
+        parts = f"{len(self.train):,} training, {len(self.validation):,} validation, {len(self.test):,} test"
+        return f"TableData({self.name!r}: {parts} rows, {self.train.inputs.shape[1]} inputs)"
 
     @cached_property
     def bins(self) -> tuple[tuple[float, ...], ...]:
