@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from bayes_share.errors import RunError
+from bayes_share.io.terminal import say
 from bayes_share.runs.config import RunConfig
 from bayes_share.runs.config_file import to_yaml
 from bayes_share.runs.interrupt import terminable
@@ -61,7 +62,8 @@ def run_in_processes(config: RunConfig, path: Path, processes: int = 1) -> RunFo
         if message is None and RunFolder(path).summary.is_file():
             return RunFolder(path)  # a process crashed as it exited, after all results were written
         if message is None:
-            print(said, file=sys.stderr)  # a bug or a crash rather than invalid input: keep the traceback
+            for line in said.splitlines():  # a bug or a crash rather than invalid input: keep the traceback
+                say(line)
             message = f"one of its processes {ENDED_WITH} {_first_exit_code(said) or started.returncode}"
         raise RunError(message)
     return RunFolder(path)

@@ -107,9 +107,10 @@ def _check_same(here: Mapping[str, Any], there: Any, folder: str | Path) -> None
     for name in {**here, **there}:
         one, other = there.get(name), here.get(name)
         if one != other:
-            is_digest = name.split()[-1] in ("data", "weights")
+            is_of_teacher = name.endswith(".digest")
+            is_digest = is_of_teacher or name.split()[-1] in ("data", "weights")
             values = "" if is_digest or isinstance(one, dict) else f" ({one} instead of {other})"
-            shown = f"{name.rpartition('.')[2]}{values}"
+            shown = "the teacher" if is_of_teacher else f"{name.rpartition('.')[2]}{values}"
             raise InputError(f"{folder} has checkpoints of a training that differs in {shown}: give another folder")
 
 

@@ -129,7 +129,7 @@ def test_inconsistent_draws_are_rejected(tmp_path: Path) -> None:
     cases: list[tuple[list[Tensor], int, str]] = [
         (list(logits), 4, "expected 4 draws to write, and there are 3"),
         ([], 0, "expected 0 draws to write, and there are 0"),
-        (list(logits), 2, r"2 draws of shape \[3, 200, 5\]; draw 2 has the shape"),
+        (list(logits), 2, "expected 2 draws, and there are more"),
         ([logits[0], logits[1, :2]], 2, r"draw 1 has the shape \[2, 200, 5\]"),
         ([logits[0], logits[1].double()], 2, "must be float32; draw 1 is torch.float64"),
         ([logits[0].double()], 1, "must be float32; draw 0 is torch.float64"),

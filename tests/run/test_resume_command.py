@@ -70,7 +70,7 @@ def test_options_newer_than_the_run_have_their_defaults(half: Path, expected: Ex
         (["--epochs", "4"], "epochs 3, .* with 4"),
         (["--seed", "1"], "seed 0, .* with 1"),
         (["--ensemble-size", "2"], "ensemble_size 1, .* with 2"),
-        (["--learning-rate", "0.01"], "learning_rate None, .* with 0.01"),
+        (["--learning-rate", "0.01"], "learning_rate null, .* with 0.01"),
         (["--milestones", "[0.1]"], "milestones"),
         (["--channels-last"], "channels_last"),
     ],

@@ -58,7 +58,10 @@ def test_nuts_runs_from_the_command_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--batch-size", "64"], "nuts requires all 1260 examples in every step, and the batch has 64: set batch_size"),
+        (
+            ["--batch-size", "64"],
+            "nuts requires all 1260 examples in every step, and the batch has 64: set --batch-size",
+        ),
         (["--max-parameters", "1000"], "up to 1,000 sampled parameters (max_parameters), and this one has 26,122"),
         (["--norm", "batch"], "is a batch norm: use norm group, frn or none"),
     ],

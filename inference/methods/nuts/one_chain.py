@@ -48,7 +48,7 @@ class NUTSChain(Transition[Chain]):
         if not math.isclose(seen, state.num_data, rel_tol=1e-6):
             raise InputError(
                 f"nuts requires all {state.num_data:g} examples in every step, and the batch has {seen:g}: "
-                f"set {option('batch_size')} to use all examples as one batch"
+                f"set {option('batch_size')} to null (None in Python)"
             )
         loss = state.transition(batch) / state.num_data
         log_lik, accuracy = _log_lik_and_accuracy(state.model, batch)
