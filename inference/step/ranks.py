@@ -3,7 +3,7 @@
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,7 +111,10 @@ def joined_by_torchrun(device: torch.device) -> Iterator[Ranks]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield Ranks.here()
-        Ranks.here().wait()  # torchrun would stop a process that still writes if another one crashed as it exits
+        # If another process crashed as it exits, torchrun would stop one that still writes. If the first process has
+        # failed, there is nobody to wait for, and its own error is the one to report.
+        with nullcontext() if Ranks.here().is_first else suppress(RuntimeError):
+            Ranks.here().wait()
     finally:
         dist.destroy_process_group()
 

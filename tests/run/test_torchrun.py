@@ -108,3 +108,14 @@ def test_invalid_options_end_all_processes(tmp_path: Path) -> None:
     _, said = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "a batch of 51 examples cannot be divided among 2 processes" in said
+
+
+def test_an_error_of_the_first_process_is_the_only_one_shown(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "other.txt").touch()
+    process = start("map", tmp_path / "run", "--epochs", "1")
+    _, said = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert said.count("bayes-share: ") == 1
+    assert "Connection" not in said
+    assert "exitcode  : 2" in said
