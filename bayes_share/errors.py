@@ -31,6 +31,8 @@ def is_out_of_memory(error: Exception) -> bool:
         for words in (
             "out of memory",
             "allocate memory",
+            "not enough memory",
+            "STATUS_ALLOC_FAILED",
             "could not create a primitive",
             "could not execute a primitive",
         )

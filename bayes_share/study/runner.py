@@ -73,16 +73,19 @@ def run_all(
             for worker in workers:
                 if worker.name is None and (name := queue.next()) is not None:
                     worker.begin(name, configs[name], folder / name)
-            ready = connection.wait([worker.connection for worker in workers if worker.name], _POLL_SECONDS)
+            busy = [worker for worker in workers if worker.name]
+            for worker in busy:
+                worker.had_company |= len(busy) > 1
+            ready = connection.wait([worker.connection for worker in busy], _POLL_SECONDS)
             if is_interrupted():
                 break
             for worker in [worker for worker in workers if worker.connection in ready]:
                 name, failure = str(worker.name), worker.result()
-                num_others = sum(other.name is not None for other in workers)
-                if num_others and _is_for_lack_of_memory(failure):
+                others = [other for other in workers if other is not worker]
+                if worker.had_company and _is_for_lack_of_memory(failure):
                     queue.put_back(name)
                     worker.stop()  # which frees the memory that it has reserved
-                    workers.remove(worker)
+                    workers[:] = others or [_Worker(threads, processes)]
                     bar.clear()
                     say(f"{name} ran out of memory and will be resumed; now at most {len(workers)} at a time")
                     continue
@@ -121,6 +124,7 @@ class _Worker:
         threads: number of torch threads of the process.
         processes: number of processes that share the work of each run.
         name: name of the current run; None if the worker is idle.
+        had_company: whether other runs were in progress at some time during the current one.
     """
 
     threads: int
@@ -128,6 +132,7 @@ class _Worker:
     name: str | None = None
     connection: Connection = field(init=False)
     process: BaseProcess = field(init=False)
+    had_company: bool = False
     is_dead: bool = False
 
     def __post_init__(self) -> None:
@@ -139,7 +144,7 @@ class _Worker:
         child_end.close()
 
     def begin(self, name: str, config: RunConfig, path: Path) -> None:
-        self.name = name
+        self.name, self.had_company = name, False
         with suppress(BrokenPipeError):  # the process has died, which `result` reports
             self.connection.send((config, path))
 

@@ -27,6 +27,7 @@ from bayes_share.runs.output_paths import STUDY_FILES
 from bayes_share.runs.presets import preset
 from bayes_share.runs.run import run
 from bayes_share.runs.run_folder import RunFolder
+from bayes_share.study import runner
 from bayes_share.study.optimizers import METHODS, RECIPES, OptimizerStudy, Trial
 from bayes_share.study.runner import run_all
 
@@ -239,6 +240,26 @@ def test_a_run_that_is_killed_beside_others_is_resumed_with_fewer_at_a_time(
     assert killed.is_set()
     assert "ran out of memory and will be resumed; now at most 1 at a time" in capsys.readouterr().err
     assert all(RunFolder(tmp_path / name).summary.is_file() for name in configs)
+
+
+def test_runs_that_run_out_of_memory_together_are_all_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+
+    class Fails(runner._Worker):
+        """Runs out of memory in the first attempt of each run."""
+
+        def begin(self, name: str, config: RunConfig, path: Path) -> None:
+            super().begin(name, config, path)
+            begun.append(name)
+
+        def result(self) -> str | None:
+            name, found = str(self.name), super().result()
+            return OUT_OF_MEMORY if begun.count(name) == 1 else found
+
+    monkeypatch.setattr(runner, "_Worker", Fails)
+    configs = {name: RunConfig(epochs=1, seed=seed) for seed, name in enumerate("ab")}
+    assert run_all(configs, tmp_path, jobs=2, progress=False) == {}
+    assert sorted(begun) == ["a", "a", "b", "b"]
 
 
 def test_a_run_that_is_too_large_fails_when_it_is_alone(tmp_path: Path) -> None:
