@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bayes_share.data import Split
 from bayes_share.data.tables.load import TablePart
-from bayes_share.errors import InputError, RunError, named
+from bayes_share.errors import InputError, RunError, is_out_of_memory, named
 from bayes_share.inference.algorithm import Batch, Build, Inference, StepInfo
 from bayes_share.inference.batches.source import Source
 from bayes_share.inference.draws.features import predict_with_features
@@ -324,7 +324,7 @@ class Training:
         except (InputError, RunError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:
-            if not self._is_loaded:
+            if not self._is_loaded or is_out_of_memory(error):
                 raise
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(

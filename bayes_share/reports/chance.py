@@ -29,11 +29,14 @@ def at_chance(run: Result, right: Float64[Tensor, "example"]) -> str | None:
             for _, problem in run.problems
         ]
     ).mean(0)
+    if constant.mean() == 1:  # a single class, which nothing can predict better
+        return None
     gap = estimate((right - constant).tolist())
     if gap.mean > 0 and gap.is_clear():
         return None
+    whose = " of each label" if len(run.problems) > 1 else ""
     return (
         f"The accuracy of {run.name}, {right.mean().item():.1%}, is not significantly above that of always predicting "
-        f"the most frequent class, {constant.mean().item():.1%}: such predictions may be calibrated, but say little "
-        "about single examples."
+        f"the most frequent class{whose}, {constant.mean().item():.1%}: such predictions may be calibrated, but say "
+        "little about single examples."
     )

@@ -127,7 +127,7 @@ class RunConfig:
             "laplace" or "cauchy".
         prior_scale: scale of the weights' prior, before division by the square root of the fan-in.
         factor_prior: prior of r and s, for svi and the samplers: "normal", "laplace", "cauchy" or "log-normal" (around
-            1).
+            1). The samplers require positive initial values for "log-normal", as with init "normal" and init_sd 0.1.
         factor_prior_scale: scale of the factors' prior.
         factor_prior_centre: centre of the factors' prior: "one", or the "sign" of each initial value.
         epochs: number of passes over the training examples.
@@ -244,7 +244,7 @@ class RunConfig:
         """Return the initialisation of the factors; None if there are none.
 
         Raises:
-            InputError: if the given one does not apply to the kind of ensemble, or is outside the support of the prior.
+            InputError: if the given one does not apply to the kind of ensemble.
         """
         if self.init is not None:
             read_starts(self.init, self.init_sd, self.init_probability)  # checks it
@@ -257,18 +257,12 @@ class RunConfig:
                     "out"
                 )
             return None
-        is_positive = self.factor_prior == "log-normal"
         if self.init is None:
             if self.weights is not None:
                 return "keep"
             is_around_one = self.algorithm.is_under_priors and self.factor_prior_centre == "one"
-            has_no_signs = self.factor_form == "additive" or is_positive or is_around_one
+            has_no_signs = self.factor_form == "additive" or self.factor_prior == "log-normal" or is_around_one
             return "normal" if has_no_signs else "random_sign"
-        if is_positive and "_sign" in self.init:
-            raise InputError(
-                f"{option('init')} {self.init} starts factors at -1, outside the support of {option('factor_prior')} "
-                f"log-normal: use {option('init')} normal or ones"
-            )
         return self.init
 
     def _check_needs_no_validation(self) -> None:

@@ -16,6 +16,7 @@ from bayes_share.options.values import dump_yaml, load_yaml, option_types, read_
 from bayes_share.runs.algorithms import algorithm_name, algorithm_type, has_inner, inner_name, run_defaults
 from bayes_share.runs.config import RunConfig
 
+_OLD_DEFAULTS = ("normal", "random_sign")  # of init
 _MAX_BYTES = 2**20  # of a config file
 
 
@@ -108,8 +109,8 @@ def read_config(path: Path) -> dict[str, Any]:
     named = {str(name).replace("-", "_"): value for name, value in values.items()}
     if len(named) < len(values):
         raise InputError(f"config {path} has an option twice, spelled with - and with _")
-    if named.get("ensemble_kind", "factors") != "factors" and named.get("init") == "normal":
-        del named["init"]  # the default of older versions, which recorded it although it was not used
+    if named.get("ensemble_kind", "factors") != "factors" and named.get("init") in _OLD_DEFAULTS:
+        del named["init"]  # older versions recorded their default although it was not used
     return named
 
 

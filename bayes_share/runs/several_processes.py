@@ -38,6 +38,7 @@ def run_in_processes(config: RunConfig, path: Path, processes: int = 1) -> RunFo
     """
     if processes == 1:
         return run(config, path, resume=True, progress=False)
+    was_finished = RunFolder(path).summary.is_file()
     with TemporaryDirectory() as place, terminable():
         options = Path(place) / "config.yaml"
         options.write_text(to_yaml(config), encoding="utf-8")
@@ -59,7 +60,7 @@ def run_in_processes(config: RunConfig, path: Path, processes: int = 1) -> RunFo
             raise
     if started.returncode:
         message = _error_message(said)
-        if message is None and RunFolder(path).summary.is_file():
+        if message is None and RunFolder(path).summary.is_file() and not was_finished:
             return RunFolder(path)  # a process crashed as it exited, after all results were written
         if message is None:
             for line in said.splitlines():  # a bug or a crash rather than invalid input: keep the traceback

@@ -84,7 +84,7 @@ def convert(network: nn.Module, parts: Parts) -> dict[str, str]:
             have_rows(module, drawn)
         elif kind in NORMS and reason is None:
             _own_norm(module, own)
-        elif has_parameters(module):
+        elif has_parameters(module) or is_parametrized(module):
             seen.update(module.modules() if has_factors or kind in FACTORED else ())
             seen.update(module.parametrizations.values() if is_parametrized(module) else ())  # type: ignore[operator]
             shared |= _left_shared(module, names[0], str(reason))
@@ -118,8 +118,7 @@ def layers_with_factors(
 
 def _left_shared(module: nn.Module, name: str, reason: str) -> dict[str, str]:
     """Return the reason by the module's name, or by the names of the parameters of a module that contains layers."""
-    is_layer = isinstance(module, (Factored, *FACTORED, *NORMS)) or is_parametrized(module)
-    if is_layer or next(module.children(), None) is None:
+    if isinstance(module, (Factored, *FACTORED, *NORMS)) or next(module.children(), None) is None:
         return {name: reason}
     parameters = (own for own, _ in module.named_parameters(recurse=False))
     return {f"{name}.{own}" if name else own: "parameters outside of layers" for own in parameters}

@@ -264,6 +264,17 @@ def test_training_does_not_change_the_state_dict_that_it_was_loaded_from(algorit
     assert differences(ends[0], ends[1]) == []
 
 
+def test_lack_of_memory_is_not_reported_as_a_bad_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacks_memory(*_: Any) -> Any:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+    loaded = after(0)
+    loaded.load_state_dict(after(3).state_dict())
+    monkeypatch.setattr(MAP, "gradient", lacks_memory)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        trained(loaded)
+
+
 def test_an_error_in_a_step_is_not_reported_as_a_bad_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     training = Training(MAP(), builder(1), batches_of(digits(), 48), 2)
     training.load_state_dict(after(3).state_dict())

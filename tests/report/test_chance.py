@@ -25,6 +25,7 @@ def result(num_right: int, labels: torch.Tensor = LABELS) -> Result:
         (result(3), True),  # three of 100 examples may be chance
         (result(20), False),
         (result(0, LABELS[55:65]), False),  # too few examples to tell
+        (result(0, LABELS[:30]), False),  # a single class
     ],
 )
 def test_accuracies_near_that_of_the_most_frequent_class_are_reported(run: Result, is_said: bool) -> None:

@@ -12,10 +12,10 @@ from states import differences
 from torch import nn
 
 from bayes_share.errors import InputError
-from bayes_share.inference import MAP, SGHMC, SWAG, DeepEnsemble, Distill, Execution, Inference
+from bayes_share.inference import MAP, SGHMC, SVI, SWAG, DeepEnsemble, Distill, Execution, Inference
 from bayes_share.inference.step.objective import NegativeLogLikelihood
 from bayes_share.runs.config import RunConfig
-from bayes_share.runs.config_file import from_flat, to_flat, to_yaml
+from bayes_share.runs.config_file import from_flat, read_run_config, to_flat, to_yaml
 from bayes_share.runs.run import run
 
 Untouched = Callable[[str], Path]
@@ -63,29 +63,44 @@ def test_the_config_records_the_initialisation_of_factors_that_exist(options: di
     assert from_flat({"algorithm": "map", **options}).init == init
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"ensemble_kind": "packed", "init": "random_sign"}, "init requires ensemble_kind factors, not packed"),
-        (
-            {"algorithm": "svi", "factor_prior": "log-normal", "init": "fixed_sign"},
-            "outside the support of factor_prior",
-        ),
-    ],
-)
-def test_an_initialisation_that_cannot_be_used_is_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        from_flat({"algorithm": "map", "ensemble_size": 4, **options})
+def test_an_initialisation_that_cannot_be_used_is_refused() -> None:
+    with pytest.raises(InputError, match="init requires ensemble_kind factors, not packed"):
+        from_flat({"algorithm": "map", "ensemble_size": 4, "ensemble_kind": "packed", "init": "random_sign"})
+    with pytest.raises(InputError, match="unknown factor init 'banana'"):
+        from_flat({"algorithm": "map", "init": "banana"})
 
 
+def test_a_recorded_initialisation_outside_the_support_of_the_prior_can_be_read(tmp_path: Path) -> None:
+    """Runs of an older version recorded it; SVI moves the values and says so."""
+    config = RunConfig(SVI(), ensemble_size=4, factor_prior="log-normal", init="random_sign")
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert read_run_config(tmp_path / "config.yaml") == config
+
+
+def test_samplers_start_from_positive_factors_under_a_log_normal_prior(tmp_path: Path) -> None:
+    config = RunConfig(
+        SGHMC(keep=1),
+        model="mlp1_16",
+        ensemble_size=2,
+        factor_prior="log-normal",
+        init_sd=0.1,
+        epochs=1,
+        batch_size=500,
+    )
+    assert run(config, tmp_path / "run", progress=False).summary.is_file()
+
+
+@pytest.mark.parametrize("recorded", ["normal", "random_sign"])
 @pytest.mark.parametrize("options", [{}, {"ensemble_size": 2, "ensemble_kind": "packed"}])
-def test_runs_with_the_recorded_init_of_older_versions_can_be_resumed(options: dict[str, Any], tmp_path: Path) -> None:
-    """They recorded "normal" also for networks without factors."""
+def test_runs_with_the_recorded_init_of_older_versions_can_be_resumed(
+    options: dict[str, Any], recorded: str, tmp_path: Path
+) -> None:
+    """They recorded their default also for networks without factors."""
     config = RunConfig(MAP(), model="mlp1_16", epochs=1, batch_size=200, **options)
     folder = run(config, tmp_path / "run", progress=False)
     there = yaml.safe_load(folder.config.read_text())
     assert there["init"] is None
-    folder.config.write_text(yaml.safe_dump({**there, "init": "normal"}))
+    folder.config.write_text(yaml.safe_dump({**there, "init": recorded}))
     folder.summary.unlink()
     ended_well(command("fit", "--resume", "--out", folder.path, "--no-progress"))
     assert run(config, folder.path, resume=True, progress=False).summary.is_file()

@@ -171,9 +171,10 @@ def test_the_summary_names_shared_parameters_outside_of_layers() -> None:
     ]
 
 
-def test_the_summary_says_why_layers_with_computed_weights_stay_shared() -> None:
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_summary_says_why_layers_with_computed_weights_stay_shared(bias: bool) -> None:
     net = nn.Sequential(
-        nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)), nn.MultiheadAttention(4, 2), nn.Linear(4, 2)
+        nn.utils.parametrizations.weight_norm(nn.Linear(3, 3, bias)), nn.MultiheadAttention(4, 2), nn.Linear(4, 2)
     )
     lines = ensemble(net, MEMBERS, exclude=("1",)).summary().splitlines()
     assert lines[-2:] == [
