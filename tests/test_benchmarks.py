@@ -243,3 +243,18 @@ def test_the_comparison_on_tables_runs_and_resumes(
     assert "| our recipe |" in capsys.readouterr().out
     tables.main()
     assert (tmp_path / "results.jsonl").read_text() == first
+
+
+def test_the_docs_contain_the_tables_of_the_recorded_runs_of_the_study_of_ensembles() -> None:
+    in_docs = importlib.import_module("benchmarks.ensembles.in_docs")
+    study = importlib.import_module("benchmarks.ensembles.__main__")
+    lines = {preset: study.read_lines(study.lines_of(preset)) for preset in in_docs.PRESETS}
+    tables = in_docs.tables_of({preset: study.summary_of(found) for preset, found in lines.items()})
+    for page in in_docs.PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert "<!-- end -->" in text
+        assert in_docs.insert(text, tables) == text, "run python -m benchmarks.ensembles.in_docs"
+    nll = [line["scores"]["nll"] for line in lines["cifar8-2500"] if line.get("row") == "single"]
+    assert (
+        f"| one network | 1.00 | 1.00 | 1.00 | 1 | 47.64 ± 0.28 | {sum(nll) / 3:.4f} ± " in tables["cifar8-2500 shares"]
+    )

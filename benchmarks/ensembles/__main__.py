@@ -88,7 +88,7 @@ def summary_of(lines: Iterable[Mapping[str, Any]]) -> EnsembleSummary:
 
 def show(options: argparse.Namespace) -> None:
     """Print the tables, and write them and the figures into a folder."""
-    summary = summary_of(_read(lines_of(options.preset)))
+    summary = summary_of(read_lines(lines_of(options.preset)))
     print(summary.tables(markdown=True))
     if options.out:
         Path(options.out).mkdir(parents=True, exist_ok=True)
@@ -100,12 +100,13 @@ def _line(one: Outcome) -> dict[str, Any]:
     return {**one.trial._asdict(), "scores": dict(one.scores), "costs": asdict(one.costs), "by": made_by}
 
 
-def _read(file: Path) -> list[dict[str, Any]]:
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """Return the lines of a file, or none if it does not exist."""
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def _has_line(file: Path, trial: EnsembleTrial) -> bool:
-    return any((line.get("row"), line["seed"]) == (trial.row, trial.seed) for line in _read(file))
+    return any((line.get("row"), line["seed"]) == (trial.row, trial.seed) for line in read_lines(file))
 
 
 def _add(file: Path, lines: Iterable[Mapping[str, Any]]) -> None:

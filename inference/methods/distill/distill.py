@@ -82,6 +82,9 @@ class Distill(Composed[DistillState]):
     single network learns from all teachers, with the same gradient as from their mixture. The divergence is that of the
     likelihoods (`Likelihood.divergence`); for `Gaussian` outputs it does not depend on the temperature.
 
+    Under an inner algorithm with a posterior, such as `IVON` or `SVI`, the loss is a tempered objective and not a
+    likelihood of the labels, so the result is not their posterior.
+
     Teachers that fit their training data agree there and add little to the labels. The perturbation (ODS) moves each
     image in the direction in which a random projection of a teacher's outputs changes most, so that the members learn
     how the teachers differ. Each part of a batch is perturbed by one teacher. Integer inputs, such as tokens, are not
