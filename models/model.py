@@ -24,7 +24,7 @@ from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.members_interface import Feed, Members
 from bayes_share.tensors.calls import call_of
 from bayes_share.tensors.functional import call_under
-from bayes_share.tensors.trees import Tree
+from bayes_share.tensors.trees import Tree, num_examples
 from bayes_share.tensors.units import Units
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Model(nn.Module):
             if not was_settled:
                 self._forget_signs()
             return logits_in(outputs, self.network.network)
-        return logits_in(self.network(*args, **kwargs), self.network).unsqueeze(0)
+        return _with_batch_axis(logits_in(self.network(*args, **kwargs), self.network), x).unsqueeze(0)
 
     def settle(self, x: Tree) -> None:
         """Run one batch to determine how the network computes and which parameters stay shared; see `Ensemble.settle`.
@@ -294,7 +294,7 @@ class Model(nn.Module):
 def outputs_of(network: nn.Module, x: Tree) -> Tensor:
     """Call a single network as `Model` does and return its outputs ``[batch, ...]``."""
     args, kwargs = call_of(network, x)
-    return logits_in(network(*args, **kwargs), network)
+    return _with_batch_axis(logits_in(network(*args, **kwargs), network), x)
 
 
 def logits_in(outputs: Any, network: nn.Module) -> Tensor:
@@ -312,6 +312,11 @@ def logits_in(outputs: Any, network: nn.Module) -> Tensor:
         f"a model requires a network that returns one tensor, or an output with logits, and this "
         f"{type(network).__name__} returns a {type(outputs).__name__}: wrap it in a module that returns the logits"
     )
+
+
+def _with_batch_axis(outputs: Tensor, x: Tree) -> Tensor:
+    """Return outputs for a single example with their batch axis, if the network has removed it by ``squeeze()``."""
+    return outputs[None] if num_examples(x) == 1 and outputs.shape[:1] != (1,) else outputs
 
 
 def _buffer_name(parameter: str) -> str:

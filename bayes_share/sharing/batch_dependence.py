@@ -19,12 +19,13 @@ from bayes_share.tensors.calls import Call
 _COMPUTING = ("torch.nn.utils.", "transformers.")
 
 
-def run_example(net: nn.Module, call: Call) -> Any:
+def run_example(net: nn.Module, call: Call, run: Callable[..., Any] | None = None) -> Any:
     """Run a network on an example in eval mode, and leave its modes, its buffers and the random state unchanged.
 
     Args:
         net: The network.
         call: Its arguments.
+        run: Runs the network on arguments. None: the network is called.
 
     Raises:
         InputError: The network fails on the example; the message has the shapes and the first line of the error.
@@ -41,7 +42,7 @@ def run_example(net: nn.Module, call: Call) -> Any:
         with torch.no_grad(), torch.random.fork_rng(devices=_cuda_devices()), warnings.catch_warnings():
             # For instance of checkpointing, which warns when there are no gradients.
             warnings.simplefilter("ignore")
-            return net(*call.args, **call.kwargs)
+            return (run or net)(*call.args, **call.kwargs)
     except InputError:
         raise
     except Exception as error:

@@ -18,6 +18,7 @@ from bayes_share.layers.way import predicts_folded
 from bayes_share.sharing.arguments import Arguments
 from bayes_share.sharing.constant_layers import COMPUTES_A_CONSTANT, constant_layers, converted_since, share_again
 from bayes_share.sharing.described_parts import described_parts
+from bayes_share.sharing.lost_batch_axis import LostBatchAxis
 from bayes_share.sharing.member_networks import KeptMembers, follow_options, member_tensors
 from bayes_share.sharing.member_selection import checked_members, keep_rows
 from bayes_share.sharing.members_interface import Feed, Members
@@ -82,6 +83,7 @@ class Ensemble(Members):
         # Not registered: its parameters are empty and not part of this module.
         object.__setattr__(self, "_plain", plain)
         object.__setattr__(self, "_kept", KeptMembers())
+        self._lost_batch_axis = LostBatchAxis()
         self._converted = _structure(network)
         self._names = argument_names(network if plain is None else plain)
         self._is_reach_known = is_reach_known or plain is None
@@ -116,7 +118,8 @@ class Ensemble(Members):
         Returns:
             The network's outputs, of the same class, as ``[member, batch, ...]`` instead of ``[batch, ...]``, or as
             ``[member, batch / member, ...]`` if the batch is split. A scalar for the whole batch, such as a loss, is
-            averaged over members.
+            averaged over members. The output for a single example has its batch axis, also if the network removes it by
+            ``squeeze()``.
 
         Raises:
             InputError: The batch cannot be split into equal parts, `feed` is unknown, or a cache of keys and values is
@@ -134,7 +137,8 @@ class Ensemble(Members):
             self._kept.forget()  # the next step would make them outdated
         if feed == "tile" and self._may_fold():
             members = self._kept.of(self.network, self.plain, self.ensemble_size)
-            return joined([member(*args, **kwargs) for member in members])
+            restored = self._lost_batch_axis.restored
+            return joined([restored(member(*args, **kwargs), member, given, member) for member in members])
         if self.strategy != "tile":  # also if the strategy could not be settled yet
             return self.one_by_one([given.call] * self.ensemble_size if feed == "tile" else self._parts(given))
         rows = given.call if feed == "split" else self.tiled(given)
@@ -161,7 +165,11 @@ class Ensemble(Members):
 
     def tile(self, *args: Any, **kwargs: Any) -> Any:
         """Run the converted network once on member-major rows ``[member * batch, ...]``."""
-        return tree_map(lambda leaf: self._divided(of_rows(leaf)), self.network(*args, **kwargs))
+        outputs = self.network(*args, **kwargs)
+        if self.ensemble_size == 1:  # otherwise there are several rows
+            given = self.arguments(Call(args, kwargs))
+            outputs = self._lost_batch_axis.restored(outputs, self.network, given, self.network)
+        return tree_map(lambda leaf: self._divided(of_rows(leaf)), outputs)
 
     def loop(self, parts: Sequence[Any]) -> Any:
         """Run the original network on each member's part of a batch, as `call_of` passes it."""
@@ -187,7 +195,12 @@ class Ensemble(Members):
         def of_member(member: int, call: Call) -> Any:
             for count, before in counts:
                 count.copy_(before)  # members share this counter, and each sees one batch
-            return call_under(self.plain, member_tensors(self.network, member), *call)
+            tensors = member_tensors(self.network, member)
+
+            def run(*args: Any, **kwargs: Any) -> Any:
+                return call_under(self.plain, tensors, args, kwargs)
+
+            return self._lost_batch_axis.restored(run(*call.args, **call.kwargs), self.plain, self.arguments(call), run)
 
         each = [partial(of_member, member, call) for member, call in enumerate(calls)]
         # Side by side, they would update the counter at the same time.
