@@ -104,7 +104,10 @@ def check_labels(labels: Tensor, num_images: int, num_classes: int) -> None:
     bad = (labels < 0) | (labels >= num_classes)
     if bad.any():
         offender = labels[bad][0].item()
-        raise InputError(f"labels outside the classes 0 to {num_classes - 1}: {_where(bad, ['example'])}: {offender}")
+        hint = f"; Predictions(..., ignore_index={offender}) leaves them out" if offender < 0 else ""
+        raise InputError(
+            f"labels outside the classes 0 to {num_classes - 1}: {_where(bad, ['example'])}: {offender}{hint}"
+        )
 
 
 def check_probs(probs: Tensor, labels: Tensor) -> None:

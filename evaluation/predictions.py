@@ -244,10 +244,14 @@ class Predictions(Outputs):
         else:
             found = _with_axes(found, likelihood)
         if ignore_index is not None and wanted.ndim == 1:
+            known = _known(wanted, ignore_index)
             if names is not None:
                 rows = names_of_images(names, len(wanted), None if of is None else as_labels(of))
-                names = [name for name, is_known in zip(rows, wanted != ignore_index, strict=True) if is_known]
-            found, wanted, of = _known(found, wanted, of, ignore_index)
+                names = [name for name, is_known in zip(rows, known, strict=True) if is_known]
+            if found.ndim >= 2 and found.shape[-2] == len(wanted):  # rejected by later checks otherwise
+                found, wanted = _chosen(found, known, -2), wanted[known]
+                of = None if of is None else _chosen(as_labels(of), known, 0)
+                features = None if features is None else _chosen(as_float32("features", features), known, 1)
         super().__init__(
             found,
             features=features,
@@ -271,17 +275,23 @@ class Predictions(Outputs):
         return {**super()._problem(label), "labels": labels}
 
 
-def _known(
-    logits: Tensor, labels: Tensor, examples: Array | None, ignore_index: int
-) -> tuple[Tensor, Tensor, Array | None]:
-    """Drop the positions whose label is `ignore_index`."""
+def _known(labels: Tensor, ignore_index: int) -> Tensor:
+    """Return whether each label is known.
+
+    Raises:
+        InputError: if none is.
+    """
     known = labels != ignore_index
     if not bool(known.any()):
         raise InputError(f"every label is {ignore_index}, the ignore_index: there is nothing to score")
-    if logits.ndim < 2 or logits.shape[-2] != len(labels):  # rejected by later checks
-        return logits, labels, examples
-    of = None if examples is None else as_labels(examples)
-    return logits[..., known.to(logits.device), :], labels[known], of if of is None else of[known]
+    return known
+
+
+def _chosen(values: Tensor, known: Tensor, axis: int) -> Tensor:
+    """Return the values of the known images. Values of another length are returned unchanged, for later checks."""
+    if not -values.ndim <= axis < values.ndim or values.shape[axis] != len(known):
+        return values
+    return values.index_select(axis, known.nonzero().flatten().to(values.device))
 
 
 def _with_axes(logits: Shaped[Tensor, "*shape"], likelihood: str, positions: int = 0) -> Shaped[Tensor, "*more"]:

@@ -95,22 +95,31 @@ class Forward:
 
 @dataclass(frozen=True)
 class StepInfo:
-    """Diagnostics of a step. The next step does not depend on them.
+    """Diagnostics of a step: means over examples, so that means of several are the diagnostics of a larger batch.
+
+    The next step does not depend on them.
 
     Args:
         loss: the minimised objective, per example.
-        log_lik: mean log-likelihood per example and member, in nats.
+        log_lik: mean log-likelihood per example and member, in nats; 0 for an example without a known target.
         kl: KL divergence of the posterior from the prior, in nats, for the whole data; 0 for point estimates.
-        accuracy: fraction of the examples, averaged over members, whose most probable class is the target; NaN without
+        correct: fraction of the examples, averaged over members, whose most probable class is the target; 0 without
             classes.
+        known: fraction of the examples whose target is a known class; 0 without classes.
         learning_rate: learning rate of the base weights in this step, on the device of the loss.
     """
 
     loss: Float[Tensor, ""]
     log_lik: Float[Tensor, ""]
     kl: Float[Tensor, ""]
-    accuracy: Float[Tensor, ""]
+    correct: Float[Tensor, ""]
+    known: Float[Tensor, ""]
     learning_rate: Float[Tensor, ""]
+
+    @property
+    def accuracy(self) -> Float[Tensor, ""]:
+        """The fraction of the examples with a known class whose most probable class is the target; NaN without any."""
+        return self.correct / self.known
 
 
 @runtime_checkable

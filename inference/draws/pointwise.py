@@ -33,7 +33,8 @@ def pointwise_log_lik(
         batch_size: number of inputs per forward pass.
 
     Returns:
-        Log-likelihoods in nats, on the CPU, summed over the positions, labels or outputs of an example.
+        Log-likelihoods in nats, on the CPU, summed over the positions, labels or outputs of an example. Those of an
+        example whose targets are all ignored are 0; leave it out of leave-one-out estimates.
 
     Raises:
         InputError: if `num_samples` is below 1, inputs and targets differ in length, or a target has no probability.

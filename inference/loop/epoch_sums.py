@@ -20,15 +20,18 @@ class EpochSums:
 
     def add(self, info: StepInfo, batch: Batch) -> None:
         """Add the diagnostics of a step."""
-        accuracy = info.accuracy.nan_to_num()  # undefined without classes, or if no label in the batch is known
-        figures = torch.stack([info.loss, info.log_lik, self._one, accuracy, ~info.accuracy.isnan()])
+        figures = torch.stack([info.loss, info.log_lik, self._one, info.correct, info.known])
         self.values += figures if batch.counted is None else figures * batch.counted.mean()
 
     def take_means(self) -> Float64[Tensor, "3"]:
-        """Return the means of loss, log-likelihood and accuracy, which is NaN if undefined, and start a new epoch."""
-        sums = self.values
-        means = torch.cat([sums[:2] / sums[2], sums[3:4] / sums[4]])
-        sums.zero_()
+        """Return the means of loss, log-likelihood and accuracy, and start a new epoch.
+
+        The accuracy is NaN without classes. With classes, it and the log-likelihood are means over the examples with a
+        known class.
+        """
+        loss, log_lik, count, correct, known = self.values
+        means = torch.stack([loss / count, log_lik / torch.where(known > 0, known, count), correct / known])
+        self.values.zero_()
         return means
 
     def load(self, values: Tensor) -> None:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bayes_share.errors import named
 from bayes_share.inference.algorithm import Batch, Forward, Inference
 from bayes_share.inference.draws.pointwise import log_lik_under
 from bayes_share.inference.loop.history import OF_MEMBERS
@@ -21,7 +22,8 @@ def validation_scores(
 ) -> dict[str, float]:
     """Compute the NLL of the mixture of draws and members, and its accuracy if the target of an example is one class.
 
-    For several members, the differences between two members are added; see `mean_differences`.
+    Examples whose targets are all ignored are left out. For several members, the differences between two members are
+    added; see `mean_differences`.
 
     Args:
         algorithm: the algorithm that made the state.
@@ -33,6 +35,9 @@ def validation_scores(
     Returns:
         ``validation_accuracy``, for classes, and ``validation_nll``, in nats per example. For several members and
         classes also ``validation_disagreement`` and ``validation_kl``.
+
+    Raises:
+        InputError: if all targets are ignored.
     """
     draws = [_logits_or_log_lik(algorithm.draw(state, sample), batches, ranks) for sample in range(num_samples)]
     targets = draws[0][1]
@@ -52,7 +57,10 @@ def validation_scores(
 def _logits_or_log_lik(
     forward: Forward, batches: Iterable[Batch], ranks: Ranks
 ) -> tuple[Float[Tensor, "member batch class"] | Float[Tensor, "member batch"], Tensor]:
-    """Return the class logits under a draw, or the log-likelihoods if there are no classes, and all targets."""
+    """Return the class logits under a draw, or the log-likelihoods if there are no classes, and the targets.
+
+    Both are of the examples with known targets.
+    """
     likelihood = forward.parts[0].model.likelihood
     parts: list[Tensor | None] = []
     targets = []
@@ -65,4 +73,8 @@ def _logits_or_log_lik(
         logits = likelihood.class_logits(outputs)
         found = log_lik_under(forward, outputs, y) if logits is None else logits
         parts.append(found.cpu().to(torch.promote_types(found.dtype, torch.float32)))
-    return torch.cat([ranks.told(number, part) for number, part in enumerate(parts)], 1), torch.cat(targets)
+    found, wanted = torch.cat([ranks.told(number, part) for number, part in enumerate(parts)], 1), torch.cat(targets)
+    with named("validation data"):
+        likelihood.check_known(wanted)
+    known = likelihood.is_known(wanted)
+    return (found, wanted) if bool(known.all()) else (found[:, known], wanted[known])

@@ -105,7 +105,7 @@ class MAP(Flat, GradientMethod[MAPState]):
         log_prior = state.priors.ascend(1 / state.num_data) / state.num_data
         if not self.descent.is_decay_decoupled:
             self._add_factor_decay_to_gradients(state)
-        return StepInfo(terms.loss - log_prior, terms.log_lik, torch.zeros_like(terms.loss), terms.accuracy, rate)
+        return terms.info(terms.loss - log_prior, torch.zeros_like(terms.loss), rate)
 
     def gradients(self, state: MAPState) -> Sequence[Tensor]:
         """Return the gradients of the parameters, and the steepness if the learning rate depends on it."""

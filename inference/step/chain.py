@@ -111,7 +111,7 @@ class GradientChain:
         self.steepness = steps.steepness(found)
         log_prior, self.gradients = self.position.gradients()
         loss = found.loss - log_prior / self.position.num_data
-        return StepInfo(loss, found.log_lik, torch.zeros_like(loss), found.accuracy, self.rate(steps))
+        return found.info(loss, torch.zeros_like(loss), self.rate(steps))
 
     def adapt(self, steps: Steps, bearable: float = 1.0) -> Tensor:
         """Adapt the learning rate to the steepness during burn-in; return the rate of the current step.

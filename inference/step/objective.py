@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.inference.algorithm import Batch
+from bayes_share.inference.algorithm import Batch, StepInfo
 from bayes_share.models.likelihoods import Likelihood
 from bayes_share.models.model import Model
 from bayes_share.sharing.members_interface import Feed
@@ -37,6 +37,16 @@ class Terms:
     accuracy: Float[Tensor, ""]
     known: Float[Tensor, ""] | None = None
     steepness: Float[Tensor, ""] | None = None
+
+    @property
+    def correct_and_known(self) -> tuple[Tensor, Tensor]:
+        """The correct and the known examples as fractions of all examples; both are 0 if the accuracy is NaN."""
+        known = torch.ones_like(self.accuracy) if self.known is None else self.known
+        return (self.accuracy * known).nan_to_num(), known.masked_fill(self.accuracy.isnan(), 0.0)
+
+    def info(self, loss: Tensor, kl: Tensor, learning_rate: Tensor) -> StepInfo:
+        """Return the diagnostics of a step with these terms."""
+        return StepInfo(loss, self.log_lik, kl, *self.correct_and_known, learning_rate)
 
 
 @runtime_checkable
@@ -96,14 +106,10 @@ def joined(parts: Sequence[tuple[Terms, float | Tensor]]) -> Terms:
     """Combine the terms of parts of a batch, each with its share, into those of the batch."""
     if len(parts) == 1:
         return parts[0][0]
-    sums = []
-    for terms, share in parts:
-        known = torch.ones_like(terms.accuracy) if terms.known is None else terms.known
-        right = (terms.accuracy * known).nan_to_num()  # without known examples, the accuracy is NaN
-        sums.append(torch.stack([terms.loss, terms.log_lik, right, known]) * share)
-    loss, log_lik, right, known = torch.stack(sums).sum(0)
+    sums = [torch.stack([terms.loss, terms.log_lik, *terms.correct_and_known]) * share for terms, share in parts]
+    loss, log_lik, correct, known = torch.stack(sums).sum(0)
     steepness = [terms.steepness * share for terms, share in parts if terms.steepness is not None]
-    return Terms(loss, log_lik, right / known, known, torch.stack(steepness).sum() if steepness else None)
+    return Terms(loss, log_lik, correct / known, known, torch.stack(steepness).sum() if steepness else None)
 
 
 def accumulate_gradient(

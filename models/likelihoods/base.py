@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jaxtyping import Float, Num
+import torch
+from jaxtyping import Bool, Float, Num
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -163,11 +164,19 @@ class Likelihood(nn.Module):
         """
         return finite(targets)
 
-    def check_known(self, targets: Tensor) -> None:
-        """Check that at least one training target is not ignored. A single batch may consist of ignored targets.
+    def is_known(self, targets: Num[Tensor, "example *target"]) -> Bool[Tensor, "example"]:
+        """Return whether each example has a target that is not ignored. Scores are means over these examples.
 
         Args:
-            targets: all training targets ``[example, *target]``, as returned by `prepare`.
+            targets: targets as returned by `prepare`.
+        """
+        return targets.new_ones(len(targets), dtype=torch.bool)
+
+    def check_known(self, targets: Tensor) -> None:
+        """Check that at least one target is not ignored. A single batch may consist of ignored targets.
+
+        Args:
+            targets: all targets ``[example, *target]``, as returned by `prepare`.
 
         Raises:
             InputError: if all targets are ignored.

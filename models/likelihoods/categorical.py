@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.distributions import Categorical as CategoricalDistribution
 from torch.distributions import Distribution
@@ -104,10 +104,16 @@ class Categorical(Likelihood):
         check_among(known, 0, classes - 1, f"the network has {classes} outputs, one per class{hint}")
         return targets
 
+    def is_known(self, targets: Int[Tensor, "example *position"]) -> Bool[Tensor, "example"]:
+        """Return whether each example has a label other than `ignore_index`."""
+        if self.ignore_index is None:
+            return super().is_known(targets)
+        return (targets != self.ignore_index).reshape(len(targets), -1).any(1)
+
     def check_known(self, targets: Tensor) -> None:
         """Check that not all targets are `ignore_index`."""
         if self.ignore_index is not None and bool((targets == self.ignore_index).all()):
-            raise InputError(f"every target is the ignore_index {self.ignore_index}: there are no labels to train on")
+            raise InputError(f"every target is the ignore_index {self.ignore_index}: there are no labels")
 
     def extra_repr(self) -> str:
         """The options, for ``repr``."""

@@ -248,6 +248,16 @@ def test_names_follow_positions_and_ignored_labels() -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
+def test_features_follow_ignored_labels() -> None:
+    labels, features = torch.tensor([0, -100, 1]), torch.arange(6.0).view(1, 3, 2)
+    found = Predictions(torch.zeros(3, 4), labels, ignore_index=-100, features=features)
+    assert found.features is not None
+    assert found.features.tolist() == [[[0.0, 1.0], [4.0, 5.0]]]
+    with pytest.raises(InputError, match="there are 3 labels for 2 examples"):  # not 2 labels
+        Predictions(torch.zeros(2, 4), labels, ignore_index=-100)
+
+
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("names", [("a", "b"), "abc", (1, 2, 3)])
 def test_invalid_image_names_are_rejected(names: Any) -> None:
     with pytest.raises(InputError, match="names must be 3 texts, one for each image"):

@@ -190,7 +190,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a label too low": (
         {"labels": np.array([0, -1, 2, 3])},
-        "labels outside the classes 0 to 4: 1 of 4, the first at example 1: -1",
+        "labels outside the classes 0 to 4: 1 of 4, the first at example 1: -1; "
+        "Predictions(..., ignore_index=-1) leaves them out",
     ),
     "NaN": (
         {"logits": logits_with(np.nan, (1, 2, 3, 0), (0, 2, 1, 4), (0, 2, 2, 0))},

@@ -96,7 +96,7 @@ def test_a_non_finite_loss_raises_with_its_step(algorithm: Inference) -> None:
 
 def test_losses_are_checked_every_50_steps_on_a_device_and_at_once_on_the_cpu() -> None:
     fine, bad = (
-        StepInfo(*torch.tensor([loss, 0.0, 0.0, 0.0]), learning_rate=torch.tensor(0.1)) for loss in (1.0, math.inf)
+        StepInfo(*torch.tensor([loss, 0.0, 0.0, 0.0, 0.0]), learning_rate=torch.tensor(0.1)) for loss in (1.0, math.inf)
     )
     losses = Losses(1000, torch.device("meta"))
     for step in range(49):

@@ -156,7 +156,7 @@ class IVON(Flat, GradientMethod[IVONState]):
                 state.stepper.clip()
             draws.append(terms)
         mean = mean_of(draws)
-        return StepInfo(mean.loss, mean.log_lik, self._kl(state, mean.loss), mean.accuracy, rate)
+        return mean.info(mean.loss, self._kl(state, mean.loss), rate)
 
     def gradients(self, state: IVONState) -> list[Tensor]:
         """Return the tensors collected by the optimizer; see `IVONOptimizer.gradients`."""

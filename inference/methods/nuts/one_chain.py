@@ -4,14 +4,13 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from bayes_share.errors import InputError, option
 from bayes_share.inference.algorithm import Batch, Build, Forward, StepInfo, Transition
 from bayes_share.inference.draws.forward import evaluating
 from bayes_share.inference.draws.thinning import Thinning
 from bayes_share.inference.methods.nuts.chain import Chain
-from bayes_share.inference.step.objective import usual_terms
+from bayes_share.inference.step.objective import Terms, usual_terms
 from bayes_share.models.model import Model
 
 
@@ -51,8 +50,8 @@ class NUTSChain(Transition[Chain]):
                 f"set {option('batch_size')} to null (None in Python)"
             )
         loss = state.transition(batch) / state.num_data
-        log_lik, accuracy = _log_lik_and_accuracy(state.model, batch)
-        return StepInfo(loss, log_lik, torch.zeros_like(log_lik), accuracy, loss.new_tensor(state.step_size))
+        terms = _terms(state.model, batch)
+        return terms.info(loss, torch.zeros_like(terms.log_lik), loss.new_tensor(state.step_size))
 
     def after_step(self, state: Chain, steps: int) -> None:
         """Keep the draw if one is due."""
@@ -74,8 +73,7 @@ class NUTSChain(Transition[Chain]):
         return True
 
 
-def _log_lik_and_accuracy(model: Model, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return the mean log-likelihood and the accuracy of a model on a batch."""
+def _terms(model: Model, batch: Batch) -> Terms:
+    """Return the terms of a model on a batch, for the diagnostics."""
     with evaluating(model), torch.no_grad():
-        terms = usual_terms(model(batch.inputs), model.likelihood, model, batch, "tile")
-    return terms.log_lik, terms.accuracy
+        return usual_terms(model(batch.inputs), model.likelihood, model, batch, "tile")

@@ -204,7 +204,7 @@ class SVI(Flat, GradientMethod[SVIState]):
             torch._foreach_div_(state.stepper.gradients, float(self.num_particles))
         terms, kl = mean_of([terms for terms, _ in draws]), torch.stack([kl for _, kl in draws]).mean(0)
         state.stepper.measure(terms)
-        return StepInfo(kl_weight / state.num_data * kl + terms.loss, terms.log_lik, kl, terms.accuracy, rate)
+        return terms.info(kl_weight / state.num_data * kl + terms.loss, kl, rate)
 
     def gradients(self, state: SVIState) -> list[Tensor]:
         """Return the gradients of the guides' parameters and of point estimates; the steepness as in `MAP`."""
