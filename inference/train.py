@@ -31,12 +31,14 @@ from bayes_share.inference.predict import predict, predict_draws
 from bayes_share.inference.predictive import predict_arguments
 from bayes_share.inference.step.losses import Losses, check_finite
 from bayes_share.inference.step.ranks import ALONE, Ranks
+from bayes_share.inference.step.same_data import check_same
 from bayes_share.io.reading import reading
 from bayes_share.models.likelihoods import Likelihood
 from bayes_share.tensors.seeding import seeded
 from bayes_share.tensors.trees import Tree, copied
 
 _log = logging.getLogger(__name__)
+_FEW = 4  # validation examples that are compared between processes before training
 
 
 class Training:
@@ -128,6 +130,7 @@ class Training:
         self._seconds = 0.0
         self._losses = Losses(self.num_steps, execution.torch_device)
         self._driver = execution.driver
+        self._is_compared = False
         self._is_loaded = False
         self._batches: Iterator[Batch] | None = None
         self._at_epoch_start: dict[str, Any] | None = None
@@ -158,7 +161,8 @@ class Training:
         Raises:
             RunError: if the loss or a parameter became NaN or infinite; for the loss, the message has the step and the
                 learning rate.
-            InputError: if a batch is invalid, or an epoch has more or fewer batches than the source promised.
+            InputError: if a batch is invalid, an epoch has more or fewer batches than the source promised, or the data
+                differ between processes.
         """
         while not self.is_over:
             if self._batches is None and not self.source.goes_on_within_epochs:
@@ -335,12 +339,27 @@ class Training:
     def _take_step(self, batches: Iterator[Batch]) -> StepInfo:
         with seeded(self.seed, "step", self.step):
             batch = next(batches)
+            self._check_same_data(batch)
             with self._checking_loaded_state(), self.execution.autocast():
                 info = self._driver.take(self.algorithm, self.state, batch, self.step)
         self._sums.add(info, batch)
         self._losses.add(self.step, info)
         self.step += 1
         return info
+
+    def _check_same_data(self, batch: Batch) -> None:
+        """Compare the first batch, and the first validation examples, with those of other processes.
+
+        Raises:
+            InputError: if they differ.
+        """
+        ranks = Ranks.here()
+        if self._is_compared or ranks.count == 1:
+            return
+        check_same(ranks, "the examples of the first batch", tuple(batch))
+        if self.validation is not None:
+            check_same(ranks, "the first validation examples", tuple(self.validation.first(_FEW)))
+        self._is_compared = True
 
     def _keep_only(self, members: list[int] | None) -> None:
         """Continue with the state of some members only."""

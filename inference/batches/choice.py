@@ -16,6 +16,8 @@ from bayes_share.inference.batches.source import LastBatch, Source
 from bayes_share.inference.batches.stateful import HasState, Stateful
 from bayes_share.inference.batches.stream import Reader, Stream
 from bayes_share.inference.batches.tensors import Tensors
+from bayes_share.inference.step.ranks import Ranks
+from bayes_share.inference.step.same_data import check_sampler
 
 BatchSize = int | Literal["auto"] | None
 """The number of examples in a batch. "auto": 128, or all if there are fewer. None: all."""
@@ -43,7 +45,8 @@ def batches_of(
         steps_per_epoch: number of batches in an epoch, including the last one, for an iterable without ``len()``.
 
     Raises:
-        InputError: if the data are of a different type, or the source rejects them.
+        InputError: if the data are of a different type, the source rejects them, or there are several processes and a
+            `DistributedSampler`.
     """
     if isinstance(data, Source):
         return data
@@ -68,6 +71,7 @@ def _reader(data: Any, num_data: int | None, steps_per_epoch: int | None) -> Rea
     for what, number in (("num_data", num_data), ("steps_per_epoch", steps_per_epoch)):
         if number is not None and (type(number) is not int or number < 1):
             raise InputError(f"{what} must be an integer of at least 1, not {number!r}")
+    check_sampler(data, Ranks.here())
     if isinstance(data, HasState):
         return Stateful(data, num_data, steps_per_epoch)
     if isinstance(data, DataLoader):

@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from bayes_share.errors import InputError
 from bayes_share.inference.step.ranks import ALONE, Ranks
+from bayes_share.inference.step.same_data import check_same
 from bayes_share.tensors.trees import Tree, num_examples, rows, split
 
 AT_A_TIME = {"cuda": 4000}
@@ -38,7 +39,8 @@ class InParts:
         ranks: processes that all run the same functions in the same order. The parts are divided among them.
 
     Raises:
-        InputError: if `batch_size` is below 1, or a network is called with uint8 images that are not normalised.
+        InputError: if `batch_size` is below 1, a network is called with uint8 images that are not normalised, or the
+            inputs differ between processes.
 
     >>> InParts(2, torch.device("cpu"))(len, torch.zeros(5, 3))
     [2, 2, 1]
@@ -51,6 +53,7 @@ class InParts:
 
     def __call__(self, run: Callable[[Tree], T], x: Tree) -> list[T]:
         """Return the function's result for each part, in the order of the inputs."""
+        check_same(self._ranks, "the inputs", num_examples(x), rows(x, slice(1)))
         found: list[T] = []
         for number, part in enumerate(split(x, self.batch_size)):
             own = self._run(run, part) if self._ranks.deals(number) else None

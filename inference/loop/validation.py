@@ -8,13 +8,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayes_share.errors import named
+from bayes_share.errors import InputError, named
 from bayes_share.inference.algorithm import Batch, Forward, Inference
 from bayes_share.inference.draws.pointwise import log_lik_under
 from bayes_share.inference.loop.history import OF_MEMBERS
 from bayes_share.inference.step.ranks import ALONE, Ranks
+from bayes_share.inference.step.same_data import check_same
 from bayes_share.models.mixture import mixture_log_probs
 from bayes_share.models.pairs import mean_differences
+from bayes_share.tensors.trees import digest
 
 
 def validation_scores(
@@ -37,10 +39,12 @@ def validation_scores(
         classes also ``validation_disagreement`` and ``validation_kl``.
 
     Raises:
-        InputError: if all targets are ignored.
+        InputError: if all targets are ignored, or the order of the data differs between draws or processes.
     """
     draws = [_logits_or_log_lik(algorithm.draw(state, sample), batches, ranks) for sample in range(num_samples)]
     targets = draws[0][1]
+    if num_samples > 1 and len({digest(others) for _, others in draws}) > 1:
+        raise InputError("the validation data have another order in each pass: use a fixed order")
     found = torch.stack([of_draw for of_draw, _ in draws])
     if found.ndim == 3:
         mixture = found.flatten(0, 1).double().logsumexp(0) - math.log(found.shape[0] * found.shape[1])
@@ -73,6 +77,7 @@ def _logits_or_log_lik(
         logits = likelihood.class_logits(outputs)
         found = log_lik_under(forward, outputs, y) if logits is None else logits
         parts.append(found.cpu().to(torch.promote_types(found.dtype, torch.float32)))
+    check_same(ranks, "the validation targets", targets)
     found, wanted = torch.cat([ranks.told(number, part) for number, part in enumerate(parts)], 1), torch.cat(targets)
     with named("validation data"):
         likelihood.check_known(wanted)

@@ -61,6 +61,16 @@ class Ranks:
         dist.all_reduce(told)
         return [bool(word) for word in told.tolist()]
 
+    def are_equal(self, digest: str) -> bool:
+        """Return, in all processes, whether all have the same hexadecimal digest."""
+        if self.count == 1:
+            return True
+        number = int(digest[:15], 16)  # 60 bits
+        told = torch.tensor([number, -number], device=_message_device())
+        dist.all_reduce(told, dist.ReduceOp.MAX)
+        largest, minus_smallest = told.tolist()
+        return bool(largest == -minus_smallest)
+
     def deals(self, number: int) -> bool:
         """Return whether a piece of work belongs to this process. Pieces are assigned in turn, by their numbers."""
         return number % self.count == self.rank
