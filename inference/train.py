@@ -321,7 +321,7 @@ class Training:
         """
         try:
             yield
-        except (InputError, RunError, MemoryError, torch.OutOfMemoryError):
+        except (InputError, RunError):
             raise
         except Exception as error:
             if not self._is_loaded or is_out_of_memory(error):
