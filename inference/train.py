@@ -30,7 +30,7 @@ from bayes_share.inference.loop.verdicts import verdicts, where_it_stopped
 from bayes_share.inference.predict import predict, predict_draws
 from bayes_share.inference.predictive import predict_arguments
 from bayes_share.inference.step.losses import Losses, check_finite
-from bayes_share.inference.step.ranks import ALONE, Ranks
+from bayes_share.inference.step.ranks import ALONE, Ranks, use_own_gpu
 from bayes_share.io.reading import reading
 from bayes_share.models.likelihoods import Likelihood
 from bayes_share.tensors.seeding import seeded
@@ -66,7 +66,8 @@ class Training:
 
     Raises:
         InputError: if neither or both of `epochs` and `num_steps` are given, one of them is out of range, `patience` or
-            `keep` is given without validation data, or the algorithm cannot train the model.
+            `keep` is given without validation data, the algorithm cannot train the model, or there are more processes
+            than GPUs.
 
     >>> from bayes_share.inference import MAP
     >>> from bayes_share.inference.batches.choice import batches_of
@@ -108,6 +109,8 @@ class Training:
             raise InputError("patience requires validation data for early stopping")
         if keep is not None and validation is None:
             raise InputError("keep requires validation data to choose members")
+        if Ranks.here().count > 1:
+            use_own_gpu(execution.torch_device)
         # Allocated first, so that the device is initialised before its generator is seeded.
         self._sums = EpochSums(execution.torch_device)
         with seeded(seed, "init"):
