@@ -12,7 +12,7 @@ from bayes_share.inference.step.ranks import joined_by_torchrun
 from bayes_share.models.model import Model
 
 
-class NextStep(Exception):  # noqa: N818 (no error)
+class NextStep(Exception):
     """Raised by the first thing that uses the device."""
 
 
