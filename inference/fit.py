@@ -15,7 +15,7 @@ from bayes_share.inference.batches.choice import BatchSize, batches_of
 from bayes_share.inference.batches.source import LastBatch, Source
 from bayes_share.inference.batches.tensors import Tensors
 from bayes_share.inference.execution import Execution, WhereTensorsAre
-from bayes_share.inference.loop.history import Line
+from bayes_share.inference.loop.history import Line, in_words
 from bayes_share.inference.loop.resumption import kept_in
 from bayes_share.inference.methods.distill.distill import taught
 from bayes_share.inference.step.ranks import Ranks
@@ -66,7 +66,7 @@ def fit(
             all. Loaders and iterables define their own batches.
         seed: random seed of initialisation (if a function builds the model), order, augmentation and noise.
         execution: device, precision and other options of the computation.
-        progress: whether to show a progress bar.
+        progress: whether to show a progress bar, with the loss and the validation scores of the latest epoch.
         validation: data to score after each epoch, in any form that `data` may have. None: the validation images of the
             data, if there are any.
         validation_samples: number of draws for these scores.
@@ -222,8 +222,11 @@ def _trained(
         bar = tqdm(total=training.num_steps, initial=training.step, disable=is_disabled, unit="step")
         with bar:
             for _ in training.steps():
-                if report is not None and is_first and training.step % training.steps_per_epoch == 0:
-                    report(dict(training.history[-1]))
+                if training.step % training.steps_per_epoch == 0:
+                    if report is not None and is_first:
+                        report(dict(training.history[-1]))
+                    if not bar.disable:  # reading the scores waits for the device
+                        bar.set_postfix_str(in_words(training.history[-1]))
                 save()
                 bar.update()
     return training.state
