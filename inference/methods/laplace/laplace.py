@@ -11,6 +11,7 @@ from torch import Tensor
 from bayes_share.errors import InputError, unknown
 from bayes_share.inference.algorithm import Batch, Build, Composed, Forward, Part
 from bayes_share.inference.draws.forward import drawn
+from bayes_share.inference.draws.host_draws import normal_noise
 from bayes_share.inference.draws.output_layer import OutputLayer
 from bayes_share.inference.methods.laplace.curvature import (
     Curvature,
@@ -174,12 +175,10 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
         """Return the network with the last layer of each member drawn from its posterior."""
         if not state.sds:
             return drawn(state.model)
-        noise = generator("draw", sample)
-        layers = []
-        for last, sd, parts in zip(last_layers(state.model, state.layer), state.sds, state.vectors, strict=True):
-            white = torch.randn(sd.shape, generator=noise, dtype=sd.dtype).to(sd.device)
+        layers = last_layers(state.model, state.layer)
+        noises = normal_noise(state.sds, generator("draw", sample))
+        for last, sd, white, parts in zip(layers, state.sds, noises, state.vectors, strict=True):
             last.shift(rotate(sd * white, parts))
-            layers.append(last)
         networks = [last.network for last in layers]
         used = {
             f"{state.layer}.{name}".removeprefix("."): torch.stack([last.trained[name] for last in layers])
