@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import torch
 
 from bayes_share.errors import RunError
 from bayes_share.inference import ALGORITHMS as OF_PRODUCT
+from bayes_share.inference.step import capture
 from bayes_share.inference.step.capture import Captured
-from benchmarks.gpu import correctness
+from benchmarks.gpu import correctness, speed
 from benchmarks.gpu import setting as settings
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.parts import all_parts
@@ -32,7 +34,7 @@ class Fake:
         self.measured: Counter[int] = Counter()
         self._values = values
 
-    def __call__(self, setting: Setting, data: str | None) -> list[Part]:
+    def __call__(self, setting: Setting) -> list[Part]:
         rows = [Row({"number": number, "name": "r"}, partial(self._measure, number)) for number in range(4)]
         return [Part("first", "About.", rows[:3], self._problem), Part("second", "About.", rows[3:])]
 
@@ -121,7 +123,7 @@ def test_a_row_that_raises_an_error_is_recorded_and_the_rest_measured(
 
 def test_a_run_stops_if_the_device_no_longer_works_and_the_next_one_goes_on() -> None:
     fake, results = Fake(), Results(None, ORIGIN)
-    run = partial(measure, fake(Setting("cpu", True), None), results, 60.0, say=lambda line: None)
+    run = partial(measure, fake(Setting("cpu", True)), results, 60.0, say=lambda line: None)
 
     def broken() -> None:
         raise RuntimeError("CUDA error: an illegal memory access\nmore")
@@ -165,7 +167,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("is_quick", [True, False])
 def test_keys_identify_the_rows_of_a_part(device: str, is_quick: bool) -> None:
-    for part in all_parts(Setting(device, is_quick), "digits"):
+    for part in all_parts(Setting(device, is_quick, "digits")):
         keys = [json.dumps(row.key) for row in part.rows]
         assert len(set(keys)) == len(keys)
         assert all(json.loads(key) == row.key for key, row in zip(keys, part.rows, strict=True))
@@ -222,6 +224,68 @@ def test_wrong_captured_steps_and_steps_that_are_not_captured_are_problems(monke
     assert "captured and eager steps differ by" in problem
     reason = {"difference": 0.0, "not captured, because": "reads on the host"}
     assert correctness.steps_problem(reason) == "steps are not captured: reads on the host"
+
+
+def test_a_step_that_is_not_captured_is_no_captured_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture, "_why_not_recordable", lambda *step: "it reads values on the host")
+    rows = speed.steps(Setting("cpu", is_quick=True))
+    found = next(row for row in rows if row.key["algorithm"] == "map").measure()
+    assert found["eager, ms"] > 0
+    assert found["captured, ms"] == "failed: RunError: not captured: it reads values on the host"
+
+
+def test_plain_torch_is_captured_after_steps_on_the_side_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+
+    class Stream:
+        def __init__(self, name: str = "side") -> None:
+            self.name = name
+
+        def wait_stream(self, other: "Stream") -> None:
+            events.append(f"{self.name} waits for {other.name}")
+
+    @contextmanager
+    def entered(what: str) -> Iterator[None]:
+        events.append(what)
+        yield
+        events.append(f"end of {what}")
+
+    class Graph:
+        def replay(self) -> None:
+            events.append("replay")
+
+    main_stream = Stream("main")
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: main_stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: entered(stream.name))
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, stream: entered(f"graph on {stream.name}"))
+    replay = speed.captured(lambda: events.append("step"))
+    replay()
+    assert events == [
+        "side waits for main",
+        *("side", "step", "step", "step", "end of side"),
+        "main waits for side",
+        *("graph on side", "step", "end of graph on side"),
+        "replay",
+    ]
+
+
+def test_a_step_of_plain_torch_begins_without_gradients() -> None:
+    setting = Setting("cpu", is_quick=True)
+    net = setting.network().train()
+    step = speed.plain_step(setting, net, "float32", 2)
+    step()
+    one = [parameter.grad for parameter in net.parameters()]
+    step()
+    assert all(a is not b.grad for a, b in zip(one, net.parameters(), strict=True))
+
+
+def test_unknown_data_is_an_error_before_anything_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*ON_CPU, "--data", "npz:/nowhere"]) == 2
+    printed = capsys.readouterr()
+    assert "/nowhere" in printed.err
+    assert printed.out == ""
 
 
 def test_cells_are_shown_with_three_digits() -> None:

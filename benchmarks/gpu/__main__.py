@@ -5,7 +5,7 @@
 
 The parts run in the order of their importance. The file is rewritten after each row. When the time is up, the same
 command measures the rows that are missing. No row is started that is expected to end after the limit, except for the
-first one. Rows of another machine or another version of torch are refused.
+first one. A file of another machine, version of torch or size is refused.
 
 The exit status is 0 if all rows were measured without errors and all checks passed, 1 if a row failed or a check found
 wrong results, 2 if an option or the file is invalid, and 3 if rows are missing because the time was up.
@@ -26,26 +26,24 @@ from benchmarks.gpu.setting import LEFT_OUT, Setting
 from benchmarks.report import about, table
 
 
-def main(
-    arguments: Sequence[str] | None = None, parts: Callable[[Setting, str | None], Sequence[Part]] = all_parts
-) -> int:
+def main(arguments: Sequence[str] | None = None, parts: Callable[[Setting], Sequence[Part]] = all_parts) -> int:
     """Measure the rows that are missing, print all tables, and return the exit status.
 
     Args:
         arguments: the command line. None: that of the process.
-        parts: returns the parts for a setting and a data set.
+        parts: returns the parts.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    names = [part.name for part in parts(Setting("cpu", is_quick=True), None)]
+    names = [part.name for part in parts(Setting("cpu", is_quick=True))]
     options = _parser(names).parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
         print("torch sees no CUDA device here: give --device cpu", file=sys.stderr)
         return 2
     command = shlex.join(["python", "-m", "benchmarks.gpu", *arguments])
     origin = about(command, torch.device(options.device)) | {"sizes": "quick" if options.quick else "full"}
-    setting = Setting(options.device, options.quick)
-    chosen = [part for part in parts(setting, options.data) if part.name in options.parts]
+    setting = Setting(options.device, options.quick, options.data, options.augment)
     try:
+        chosen = [part for part in parts(setting) if part.name in options.parts]
         results = Results(options.out, origin)
         left = measure(chosen, results, 60 * options.minutes, setting.settle, _say)
     except (InputError, RunError) as error:
@@ -85,6 +83,7 @@ def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=8.0, help="time limit; see above (default: 8)")
     parser.add_argument("--quick", action="store_true", help="small sizes, to check that all parts run")
     parser.add_argument("--data", help="the data set of the part learning, such as cifar10 or npz:FOLDER")
+    parser.add_argument("--augment", default="auto", help="its augmentation; for CIFAR in a folder, flip-crop")
     quoted = ", ".join(f'"{name}"' for name in names)
     parser.add_argument(
         "--parts",

@@ -17,7 +17,7 @@ from bayes_share.sharing import ensemble, share_groups, share_layers
 from bayes_share.sharing.strategy import Strategy
 from bayes_share.tensors.seeding import seeded
 from benchmarks.gpu.rows import Cells, Row
-from benchmarks.gpu.setting import ALGORITHMS, Setting
+from benchmarks.gpu.setting import ALGORITHMS, Setting, why_not_captured
 
 OUTPUTS_TOLERANCE = 1e-9
 STEPS_TOLERANCE = 1e-6
@@ -95,7 +95,7 @@ def _steps(setting: Setting, name: str, members: int, strategy: Strategy) -> Cel
                 pass
         leaves = tree_leaves(training.state.state_dict())
         states.append([leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()])
-        reason = getattr(training._driver, "reason", None)
+        reason = why_not_captured(training)
     eager, captured = states
     return {
         "difference": difference(captured, eager),

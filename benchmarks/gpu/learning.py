@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 
-from bayes_share.data import load_data
+from bayes_share.data import Data, load_data
 from bayes_share.inference import MAP, DeepEnsemble, Execution, Training, batches_of
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
@@ -14,17 +14,17 @@ LEVELS = (0.92, 0.93, 0.94)
 """The validation accuracies."""
 
 
-def learning(setting: Setting, data: str | None) -> Iterator[Row]:
+def learning(setting: Setting) -> Iterator[Row]:
     """Time the training of one network and of a deep ensemble of four. Without data, there are no rows."""
-    if data is None:
+    if setting.data is None:
         return
+    data = load_data(setting.data, augment=setting.augment)
     for name, networks, seconds in (("one network", 1, 120.0), ("deep ensemble", 4, 400.0)):
-        key = {"data": data, "trained": name, "networks": networks}
+        key = {"data": setting.data, "augment": data.augment, "trained": name, "networks": networks}
         yield Row(key, partial(_learning, setting, data, networks), 5.0 if setting.is_quick else seconds)
 
 
-def _learning(setting: Setting, name: str, networks: int) -> Cells:
-    data = load_data(name)
+def _learning(setting: Setting, data: Data, networks: int) -> Cells:
     model, epochs = ("resnet8_4", 1) if setting.is_quick else ("resnet18", 30)
 
     def build() -> Model:

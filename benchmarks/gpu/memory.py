@@ -53,7 +53,7 @@ def layers(setting: Setting) -> Iterator[Row]:
         for dtype in DTYPES:
             key = {
                 "widths": f"{width}–{8 * width}",
-                "M": count,
+                "members": count,
                 "memory format": "contiguous" if mode == "eager" else mode,
                 "precision": dtype,
             }

@@ -5,12 +5,11 @@ from benchmarks.gpu.rows import Part
 from benchmarks.gpu.setting import Setting
 
 
-def all_parts(setting: Setting, data: str | None) -> list[Part]:
+def all_parts(setting: Setting) -> list[Part]:
     """Return the parts in the order in which they run.
 
-    Args:
-        setting: the device and the sizes.
-        data: the data set of the part "learning". None: that part has no rows.
+    Raises:
+        InputError: if the data set cannot be loaded.
     """
     sizes = f"{setting.model}, {setting.side} x {setting.side} pixels, batches of {setting.batch_size}"
     return [
@@ -54,7 +53,7 @@ def all_parts(setting: Setting, data: str | None) -> list[Part]:
         ),
         Part(
             "layers",
-            "A ResNet-18 as a BatchEnsemble of M, relative to the plain network on as many (member, image) pairs: "
+            "A ResNet-18 as a BatchEnsemble, relative to the plain network on as many (member, image) pairs: "
             "time of a training step and of prediction by our ways and by torch-uncertainty's layers (the peer, if "
             "installed), then bytes saved and peak memory of auto, and the plain network's step.",
             tuple(memory.layers(setting)),
@@ -63,7 +62,7 @@ def all_parts(setting: Setting, data: str | None) -> list[Part]:
             "learning",
             "Seconds of training, without validation, until the first epoch with a validation accuracy of 92, 93 and "
             "94 %; a dash if it was not reached.",
-            tuple(learning.learning(setting, data)),
+            tuple(learning.learning(setting)),
         ),
         Part(
             "compiled steps",

@@ -147,8 +147,10 @@ def measure(
             found = attempt(row.measure)
             cells = row.key | (found if isinstance(found, dict) else {"row": found})
             results.add(part.name, cells)
-            line = ", ".join(f"{name} {shown(value)}" for name, value in cells.items() if value not in (None, ""))
+            line = ", ".join(f"{name}: {shown(value)}" for name, value in cells.items() if value not in (None, ""))
             say(f"  {line} ({clock() - started:.0f} s)")
+            for failure in failures(cells):
+                say(f"    {failure}")
             try:
                 settle()
             except RuntimeError as error:

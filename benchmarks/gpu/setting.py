@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bayes_share.errors import RunError
 from bayes_share.inference import Distill, Execution, Inference, Training, batches_of
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
@@ -29,10 +30,14 @@ class Setting:
     Args:
         device: "cuda" or "cpu".
         is_quick: whether to use small sizes, which take a CPU about two minutes, to check that all parts run.
+        data: the name of the data set of the part "learning". None: that part has no rows.
+        augment: the augmentation of its images, as for `load_data`.
     """
 
     device: str
     is_quick: bool
+    data: str | None = None
+    augment: str = "auto"
 
     @property
     def model(self) -> str:
@@ -95,6 +100,17 @@ class Setting:
         net = self.network(norm).to(dtype)
         return net if count == 1 else ensemble(net, count, "random_sign", strategy=strategy)
 
+    def step_milliseconds(self, training: Training) -> float:
+        """Return the milliseconds of a step of a training.
+
+        Raises:
+            RunError: if the steps were to be captured, and are not.
+        """
+        found = self.milliseconds(training.steps().__next__)
+        if (reason := why_not_captured(training)) is not None:
+            raise RunError(f"not captured: {reason}")
+        return found
+
     def milliseconds(self, step: Callable[[], object]) -> float:
         """Return the milliseconds of a call: the median over several rounds, each of about 0.1 s."""
         for _ in range(_WARM_UP_STEPS):
@@ -122,6 +138,12 @@ class Setting:
             gc.collect()
             torch.cuda.synchronize()
             torch.cuda.empty_cache()
+
+
+def why_not_captured(training: Training) -> str | None:
+    """Return why the steps of a training run eagerly although they were to be captured, or None."""
+    reason: str | None = getattr(training._driver, "reason", None)
+    return reason
 
 
 @dataclass(frozen=True)

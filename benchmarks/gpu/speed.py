@@ -54,7 +54,7 @@ def _in_each_way(setting: Setting, ways: Ways, algorithm: str, norm: str, precis
         if algorithm == PLAIN:
             return _plain(setting, norm, precision, members, **options)
         training = ALGORITHMS[algorithm].training(setting, members, precision=precision, **options)
-        return setting.milliseconds(training.steps().__next__)
+        return setting.step_milliseconds(training)
 
     return {way: attempt(partial(milliseconds, options)) for way, options in ways.items()}
 
@@ -110,32 +110,28 @@ def captured(step: Callable[[], None]) -> Callable[[], None]:
 
 def members(setting: Setting) -> Iterator[Row]:
     """Time a step of BatchEnsembles and of deep ensembles of increasing size, relative to one network."""
+    precision = setting.precisions[-1]
 
-    def build(kind: str, count: int) -> Any:
-        if kind == "deep ensemble":
-            return DeepEnsemble(MAP(), count), setting.network
-        return MAP(), partial(setting.members, count)
+    def time_of(kind: str, count: int, way: str) -> float:
+        algorithm = DeepEnsemble(MAP(), count) if kind == "deep ensemble" else MAP()
+        build = partial(setting.members, count) if kind == "BatchEnsemble" else setting.network
+        return setting.step_milliseconds(setting.training(algorithm, build, precision=precision, **UNCOMPILED[way]))
 
-    def time_of(kind: str, count: int, precision: str, way: str) -> float:
-        algorithm, network = build(kind, count)
-        training = setting.training(algorithm, network, precision=precision, **UNCOMPILED[way])
-        return setting.milliseconds(training.steps().__next__)
+    of_one = cache(partial(time_of, "one network", 1))  # in this process, also if the row was measured before
 
-    of_one = cache(partial(time_of, "BatchEnsemble", 1))
-
-    def measure(kind: str, count: int, precision: str) -> Cells:
+    def measure(kind: str, count: int) -> Cells:
         found: Cells = {}
         for way in UNCOMPILED:
-            found[way] = attempt(partial(time_of, kind, count, precision, way))
-            name = f"{way.removesuffix(', ms')}, over one network"
-            found[name] = found[way] / of_one(precision, way) if isinstance(found[way], float) else None
+            took = attempt(partial(of_one, way) if count == 1 else partial(time_of, kind, count, way))
+            found[way] = took
+            ratio = took / of_one(way) if isinstance(took, float) else None
+            found[f"{way.removesuffix(', ms')}, over one network"] = ratio
         return found
 
-    for precision in reversed(setting.precisions):
-        for count in (1, 2) if setting.is_quick else (1, 2, 4, 8, 16, 32):
-            for kind in ("BatchEnsemble", "deep ensemble"):
-                key = {"kind": kind, "precision": precision, "M": count}
-                yield Row(key, partial(measure, kind, count, precision), seconds=3 + count / 2)
+    for count in (1, 2) if setting.is_quick else (1, 2, 4, 8, 16, 32):
+        for kind in ("one network",) if count == 1 else ("BatchEnsemble", "deep ensemble"):
+            key = {"kind": kind, "M": count, "precision": precision}
+            yield Row(key, partial(measure, kind, count), seconds=3 + count / 2)
 
 
 def predictions(setting: Setting) -> Iterator[Row]:
