@@ -151,7 +151,7 @@ def test_a_file_of_another_origin_is_refused(
     fake = Fake()
     assert main([*ON_CPU, "--out", str(path)], fake) == 2
     said = capsys.readouterr().err
-    assert said.startswith(f"{path} has rows of another {name}, {there}, and this is ")
+    assert said.startswith(f"{path} has rows with {name} {there!r}, and this run has ")
     assert said.count("\n") == 1
     assert path.read_bytes() == before
     assert not fake.measured

@@ -75,7 +75,7 @@ class Results:
             for name, there in theirs.items():
                 if there != origin[name]:
                     raise InputError(
-                        f"{path} has rows of another {name}, {there}, and this is {origin[name]}: "
+                        f"{path} has rows with {name} {there!r}, and this run has {origin[name]!r}: "
                         "give another file with --out"
                     )
 
