@@ -229,7 +229,7 @@ def _separate(separate: Stream | None) -> Iterator[None]:
         return
     current = torch.cuda.current_stream(separate.device)
     separate.wait_stream(current)
-    with torch.cuda.stream(separate):  # type: ignore[arg-type]
+    with torch.cuda.stream(separate):
         yield
     current.wait_stream(separate)
 
