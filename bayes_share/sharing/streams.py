@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-
 Stream = Any
 """A `torch.cuda.Stream`, which cannot be made on a machine without a GPU, where tests use another class."""
 
