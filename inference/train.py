@@ -290,6 +290,9 @@ class Training:
         before, now = state_dict.get("processes", 1), Ranks.here().count
         if before != now and not state_dict["is_finished"]:
             _log.info("the training ran on %s processes and resumes on %s: random numbers will differ", before, now)
+        way = state_dict.get("way", self.execution.way)  # missing in older states
+        if way != self.execution.way and not state_dict["is_finished"]:
+            _log.info("the training ran on %s and resumes on %s: results will differ slightly", way, self.execution.way)
         self.step = state_dict["step"]
         self.is_finished = state_dict["is_finished"]
         self._history = History(state_dict["history"])
@@ -311,6 +314,7 @@ class Training:
             "seconds": self._seconds,
             "sums": self._sums.values.clone(),
             "processes": Ranks.here().count,
+            "way": self.execution.way,
             "source": self.source.state_dict(),
             **({} if self._stopping is None else {"stopping": self._stopping.state_dict()}),
             **({} if self._kept is None else {"kept": self.kept}),

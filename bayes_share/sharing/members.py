@@ -190,8 +190,11 @@ class Ensemble(Members):
             return call_under(self.plain, member_tensors(self.network, member), *call)
 
         each = [partial(of_member, member, call) for member, call in enumerate(calls)]
-        # Side by side, they would update the counter at the same time.
-        return joined([call() for call in each] if counts else one_after_the_other(each))
+        # Side by side, members would update shared buffers, such as the statistics of norms, at the same time.
+        shares_buffers = any(
+            module.training and next(module.buffers(recurse=False), None) is not None for module in self.plain.modules()
+        )
+        return joined([call() for call in each] if shares_buffers else one_after_the_other(each))
 
     def changed(self, change: Callable[[nn.Module], None]) -> "Ensemble":
         """Return a copy whose network was changed in place, without changing what a member computes."""

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from algorithms import CASES, FORMS, Case, digits, form_builder
+from cuda_stand_in import install
 from states import differences
 from torch import Tensor, nn
 
-from bayes_share.inference import MAP, NUTS, Build, Execution, Training, batches_of
+from bayes_share.inference import MAP, NUTS, Build, Execution, Training, batches_of, execution
 from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.step.capture import Captured, Eager
 from bayes_share.models.likelihoods import Gaussian
@@ -133,9 +134,40 @@ def test_a_replay_with_other_results_falls_back_to_ordinary_steps(caplog: pytest
     assert all(line["loss"] < 100 for line in run.history)
 
 
-def test_capture_on_runs_ordinary_steps_on_a_cpu() -> None:
-    assert isinstance(Execution("cpu", capture="on").driver, Eager)
+def test_capture_on_runs_ordinary_steps_on_a_cpu_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "bayes_share.inference.execution"):
+        assert isinstance(Execution("cpu", capture="off").driver, Eager)
+        assert isinstance(Execution("cpu", capture="auto").driver, Eager)
+        assert caplog.messages == []
+        assert isinstance(Execution("cpu", capture="on").driver, Eager)
+    assert caplog.messages == ["steps are not captured: they run on a CPU"]
     assert isinstance(Execution("cpu", capture="replay").driver, Captured)
+
+
+@pytest.mark.parametrize(("known", "driver"), [((), Eager), (("NVIDIA X1",), Captured)])
+def test_auto_captures_on_gpus_for_which_it_was_measured(
+    known: tuple[str, ...], driver: type, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA X1")
+    monkeypatch.setattr(execution, "CAPTURED_BY_DEFAULT", frozenset(known))
+    with caplog.at_level(logging.INFO, "bayes_share.inference.execution"):
+        assert isinstance(Execution("cuda").driver, driver)
+    said = ["steps are not captured: this has not been measured on NVIDIA X1; capture on captures them"]
+    assert caplog.messages == ([] if known else said)
+
+
+def test_a_training_that_resumes_in_another_way_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    case = CASES["map"]
+    build = form_builder(case, FORMS["single"])
+    first = training(case, build, "replay")
+    next(first.steps())
+    with caplog.at_level(logging.INFO, "bayes_share.inference.train"):
+        training(case, build, "replay").load_state_dict(first.state_dict())
+        assert caplog.messages == []
+        training(case, build, "off").load_state_dict(first.state_dict())
+    (said,) = caplog.messages
+    assert said == "the training ran on cpu, captured steps and resumes on cpu: results will differ slightly"
 
 
 @pytest.mark.parametrize(

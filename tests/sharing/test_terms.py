@@ -224,6 +224,17 @@ def test_a_member_sees_its_own_rows_alone(options: str) -> None:
             assert not parameter.grad[[0, 2]].any(), name
 
 
+def test_a_first_term_can_stay_at_one() -> None:
+    """W ∘ (1 + Σ s rᵀ), as 1 + ABᵀ: with fixed signs that are all +1."""
+    members = ensemble(nn.Linear(5, 2), MEMBERS, FactorInit("fixed_sign", probability=1.0), factor_rank=3)
+    x, y = torch.randn(20, 5), torch.randn(20, 2)
+    layer = fit_tensors(MAP(learning_rate=0.1, factor_rate=1.0), Model(members, Gaussian(1.0)), x, y, 10).model.network
+    for member, output in enumerate(layer(x)):
+        pairs = zip(layer.network.more_r[member], layer.network.more_s[member], strict=True)
+        weight = layer.network.weight * (1 + sum(torch.outer(s, r) for r, s in pairs))
+        close(output, x @ weight.T + layer.network.bias[0], 1e-5)
+
+
 def test_further_terms_move_from_the_first_step() -> None:
     """Members that start as copies, and differ in what is multiplied by 0 so far, are not equal: they part."""
     for options in ({"init": "ones", "factor_rank": 2}, {"init": "ones", "factor_form": "additive"}):
