@@ -386,7 +386,7 @@ class Training:
                 planned = math.ceil(self.num_steps / self.steps_per_epoch)
                 _log.info(where_it_stopped(self.history, planned))
             check_finite(self.state.state_dict(), self.step, self.num_steps)
-            self.algorithm.finish(self.state, self.source.in_order())
+            self.algorithm.finish(self.state, self.source.in_random_order(self.seed))
             for warning in verdicts(
                 self.algorithm, self.state, self.history, self.validation, is_best=self._stopping is not None
             ):

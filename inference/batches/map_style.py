@@ -20,6 +20,7 @@ from torch.utils.data import (
 )
 
 from bayes_share.errors import InputError
+from bayes_share.inference.batches.rows import whole_order
 from bayes_share.tensors.seeding import seed_globals, seeded_everywhere
 
 Request = tuple[tuple[int | str, ...], Any]
@@ -117,10 +118,14 @@ class MapStyle:
 
     def in_order(self) -> Iterator[Any]:
         """Yield all examples in the order of the dataset, or in the first epoch's order of a custom sampler."""
-        requests: list[Request] = [(("in order", number), which) for number, which in enumerate(self._fixed_order())]
-        with seeded_everywhere("workers in order"):
-            batches = _Loading(self.given, self._is_batched).of(requests)
-        yield from batches
+        return self._whole(self._fixed_order())
+
+    def in_random_order(self, seed: int) -> Iterator[Any]:
+        """Yield all examples in a random order, or in the order of a custom sampler's epoch 0."""
+        if self._all_in_batches_of is None:
+            return self._whole(self._order(seed, 0))
+        order = whole_order(len(self.given.dataset), seed)  # type: ignore[arg-type]
+        return self._whole([part.tolist() for part in order.split(self._all_in_batches_of)])
 
     def state_dict(self) -> dict[str, Any]:
         """Return an empty dict: orders are drawn from their keys."""
@@ -150,12 +155,24 @@ class MapStyle:
         if len(order) < self.num_batches:
             raise InputError(f"the sampler gave {len(order)} batches in epoch {epoch} instead of {self.num_batches}")
 
+    def _whole(self, order: list[Any]) -> Iterator[Any]:
+        """Yield the batches of a pass, from the indices of each."""
+        requests: list[Request] = [(("in order", number), which) for number, which in enumerate(order)]
+        with seeded_everywhere("workers in order"):
+            batches = _Loading(self.given, self._is_batched).of(requests)
+        yield from batches
+
+    @property
+    def _all_in_batches_of(self) -> int | None:
+        """The batch size if the sampler visits every example of the dataset once per epoch; otherwise None."""
+        is_plain = type(self.given.batch_sampler) is BatchSampler and _visits_all(self._samplers[-1])
+        return self.given.batch_sampler.batch_size if is_plain else None  # type: ignore[union-attr]
+
     def _fixed_order(self) -> list[Any]:
-        inner, size = self._samplers[-1], getattr(self.given.batch_sampler, "batch_size", None)
-        if size is not None and type(self.given.batch_sampler) is BatchSampler and _visits_all(inner):
-            count = len(self.given.dataset)  # type: ignore[arg-type]
-            return [list(range(first, min(first + size, count))) for first in range(0, count, size)]
-        return self._order(0, 0)
+        if (size := self._all_in_batches_of) is None:
+            return self._order(0, 0)
+        count = len(self.given.dataset)  # type: ignore[arg-type]
+        return [list(range(first, min(first + size, count))) for first in range(0, count, size)]
 
 
 class _Requests(Dataset):
