@@ -80,7 +80,8 @@ def fit(
             None: all members.
         last_batch: handling of a last batch with fewer examples: "drop", or "pad" (it is filled up with examples of
             weight 0, so that every example counts once in an epoch).
-        num_data: number of training examples, for an iterable that does not provide it.
+        num_data: number of training examples, for an iterable that does not provide it, or a custom sampler that
+            chooses different examples in each epoch from a part of its dataset.
         steps_per_epoch: number of batches in an epoch, including the last one, for an iterable without ``len()``.
         checkpoints: folder in which to save checkpoints during training, after epochs and at time intervals.
         resume: whether to resume from existing checkpoints. On the CPU, a training that was interrupted and resumed
