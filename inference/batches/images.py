@@ -13,6 +13,7 @@ from bayes_share.inference.algorithm import Batch, Feeding
 from bayes_share.inference.batches.rows import Rows, whole_order
 from bayes_share.inference.batches.source import LastBatch, TargetCheck
 from bayes_share.inference.execution import Execution
+from bayes_share.inference.stable_text import without_addresses
 from bayes_share.tensors.trees import digest
 
 _VALIDATION_BATCH = 500
@@ -111,7 +112,7 @@ class Images:
         return {
             "data": digest(self.data.train.images, self.data.train.labels),
             "augment": self.data.augment,
-            **({} if self.data.transform is None else {"transform": repr(self.data.transform)}),
+            **({} if self.data.transform is None else {"transform": without_addresses(repr(self.data.transform))}),
             "num_data": self.num_data,
             "batch_size": self.batch_size,
             "last_batch": self._rows.last_batch,
