@@ -80,12 +80,14 @@ def fit(
             None: all members.
         last_batch: handling of a last batch with fewer examples: "drop", or "pad" (it is filled up with examples of
             weight 0, so that every example counts once in an epoch).
-        num_data: number of training examples, for an iterable that does not provide it.
+        num_data: number of training examples, for an iterable that does not provide it, or a custom sampler that
+            chooses different examples in each epoch from a part of its dataset.
         steps_per_epoch: number of batches in an epoch, including the last one, for an iterable without ``len()``.
         checkpoints: folder in which to save checkpoints during training, after epochs and at time intervals.
-        resume: whether to resume from existing checkpoints. On the CPU, a training that was interrupted and resumed
-            gives bitwise the same result as an uninterrupted one. Images, tensors, loaders of map-style datasets and
-            iterables with a state are resumed at any batch, other iterables at the end of the last epoch.
+        resume: whether to resume from existing checkpoints, which must be of the same algorithm, model and data. On the
+            CPU, a training that was interrupted and resumed gives bitwise the same result as an uninterrupted one.
+            Images, tensors, loaders of map-style datasets and iterables with a state are resumed at any batch, other
+            iterables at the end of the last epoch.
         checkpoint_minutes: maximum time between checkpoints, in minutes.
         report: called after each epoch with its line of the history, a dict of loss, scores, learning rate and seconds:
             ``history = []; fit(..., report=history.append)``.

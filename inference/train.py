@@ -19,6 +19,7 @@ from bayes_share.inference.algorithm import Batch, Build, Inference, StepInfo
 from bayes_share.inference.batches.source import Source
 from bayes_share.inference.draws.features import predict_with_features
 from bayes_share.inference.execution import Execution
+from bayes_share.inference.loop.description import Describing
 from bayes_share.inference.loop.epoch_sums import EpochSums
 from bayes_share.inference.loop.history import History, Line
 from bayes_share.inference.loop.preflight import looked_at, precision_of, settling
@@ -113,9 +114,11 @@ class Training:
             use_own_gpu(execution.torch_device)
         # Allocated first, so that the device is initialised before its generator is seeded.
         self._sums = EpochSums(execution.torch_device)
+        describing = Describing(build, algorithm.is_under_priors)
         with seeded(seed, "init"):
-            settled = settling(build, source, execution)
+            settled = settling(describing, source, execution)
             self.state = algorithm.init(settled, source.num_data, self.num_steps)
+        self.description = describing.description
         if keep is not None:
             check_keeps(algorithm, self.state, keep)
         dtype = precision_of(algorithm.draw(self.state, 0).parts[0].model)
@@ -393,7 +396,7 @@ class Training:
                 planned = math.ceil(self.num_steps / self.steps_per_epoch)
                 _log.info(where_it_stopped(self.history, planned))
             check_finite(self.state.state_dict(), self.step, self.num_steps)
-            self.algorithm.finish(self.state, self.source.in_order())
+            self.algorithm.finish(self.state, self.source.in_random_order(self.seed))
             for warning in verdicts(
                 self.algorithm, self.state, self.history, self.validation, is_best=self._stopping is not None
             ):

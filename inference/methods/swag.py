@@ -117,8 +117,9 @@ class SWAG(Flat, Composed[SWAGState]):
     posterior is the mean of the snapshots. Its covariance is the sum of half the diagonal covariance of the snapshots
     and half a low-rank covariance of the latest ones (equation 1). In an ensemble, shared parameters and members' own
     parameters are drawn in the same way. The statistics of normalisation layers are re-estimated for each of the first
-    `norm_draws` draws (see `reestimate_norms`); later draws use the statistics of the mean. Before the first snapshot,
-    a draw is the network itself.
+    `norm_draws` draws (see `reestimate_norms`); later draws use the statistics of the mean. The batches for this have a
+    random order of the examples, however the data are sorted; custom samplers and iterables keep their own order, which
+    should be random. Before the first snapshot, a draw is the network itself.
 
     Args:
         point: options of the training; each can be passed by its own name.

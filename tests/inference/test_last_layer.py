@@ -268,7 +268,7 @@ def test_each_position_counts_as_one_example(likelihood: Likelihood, use: Any, s
     rows, targets = x.flatten(0, 2), y.flatten(0, 2)
     known = torch.ones(60, dtype=torch.bool) if isinstance(likelihood, Gaussian) else targets >= 0
     one = likelihood if isinstance(likelihood, Gaussian) else Categorical()
-    expected = algorithm.init(lambda: Model(Net(plainly), one).double(), 60, 1)
+    expected = algorithm.init(lambda: Model(Net(plainly), one).double(), int(known.sum()), 1)
     algorithm.finish(expected, [Batch(rows[known], targets[known])])
     close(covariance(found), covariance(expected), 1e-9)
     assert algorithm.draw(found, 0)(x).shape == (1, 10, 2, 3, 3)
