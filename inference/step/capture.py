@@ -19,6 +19,8 @@ from bayes_share.inference.step.graphs import Graphs
 from bayes_share.inference.step.processes import OneProcess, Processes
 from bayes_share.inference.step.recorded_step import RecordedStep, copied_batch
 from bayes_share.inference.step.recording import ReadsNothing, Recording
+from bayes_share.layers.copying import check_separate
+from bayes_share.models.model import Model
 from bayes_share.sharing.streams import Stream
 from bayes_share.tensors.trees import cloned, copied
 
@@ -188,11 +190,18 @@ def _why_not_recordable(algorithm: Inference[Any], state: Any, batch: Batch, pro
     if (reason := why_eager(algorithm, state)) is not None:
         return reason
     try:
+        trial = copy.deepcopy(state)
+        for model, other in zip(_models(algorithm, state), _models(algorithm, trial), strict=True):
+            check_separate(model, other)
         with torch.random.fork_rng(devices=_devices()), ReadsNothing() as runner:
-            processes.step(algorithm, copy.deepcopy(state), copied_batch(batch), runner)
+            processes.step(algorithm, trial, copied_batch(batch), runner)
     except Exception as error:  # any error of a network that cannot be copied or traced
         return f"{error or type(error).__name__}".partition("\n")[0]
     return None
+
+
+def _models(algorithm: Inference[Any], state: Any) -> list[Model]:
+    return [own.model for _, own in trainings(algorithm, state) if hasattr(own, "model")]
 
 
 def _copy(algorithm: Inference[Any], state: Any) -> Any:

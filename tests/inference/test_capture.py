@@ -123,6 +123,18 @@ class Counts(nn.Module):
         return self.layer(x.flatten(1)) * (1 + Counts.calls % 7)
 
 
+class Closure(nn.Module):
+    """A network with a function that uses its layer, which a copy of the network uses too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        self.block = lambda x: self.layer(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x.flatten(1))
+
+
 def test_a_replay_with_other_results_falls_back_to_ordinary_steps(caplog: pytest.LogCaptureFixture) -> None:
     run = training(CASES["map"], lambda: Model(Counts()), "replay")
     driver = run._driver
@@ -174,6 +186,7 @@ def test_a_training_that_resumes_in_another_way_says_so(caplog: pytest.LogCaptur
     ("case", "build", "reason"),
     [
         (CASES["map"], lambda: Model(Branches()), "a tensor is read as a truth value|read as a number"),
+        (CASES["map"], lambda: Model(Closure()), "block of the Closure network .* define a method"),
         (
             replace(CASES["nuts"], algorithm=NUTS(max_tree_depth=1)),
             form_builder(CASES["nuts"], FORMS["single"], norm="none"),
