@@ -18,7 +18,7 @@ from bayes_share.layers.way import predicts_folded
 from bayes_share.sharing.arguments import Arguments
 from bayes_share.sharing.constant_layers import COMPUTES_A_CONSTANT, constant_layers, converted_since, share_again
 from bayes_share.sharing.described_parts import described_parts
-from bayes_share.sharing.member_networks import KeptMembers, follow_options, member_tensors
+from bayes_share.sharing.member_networks import KeptMembers, follow_attributes, member_tensors
 from bayes_share.sharing.member_selection import checked_members, keep_rows
 from bayes_share.sharing.members_interface import Feed, Members
 from bayes_share.sharing.outputs import has_rows, joined, of_rows
@@ -136,7 +136,7 @@ class Ensemble(Members):
             members = self._kept.of(self.network, self.plain, self.ensemble_size)
             return joined([member(*args, **kwargs) for member in members])
         if self.strategy != "tile":  # also if the strategy could not be settled yet
-            return self.one_by_one([given.call] * self.ensemble_size if feed == "tile" else self._parts(given))
+            return self._looped([given.call] * self.ensemble_size if feed == "tile" else self._parts(given))
         rows = given.call if feed == "split" else self.tiled(given)
         return self.tile(*rows.args, **rows.kwargs)
 
@@ -165,7 +165,14 @@ class Ensemble(Members):
 
     def loop(self, parts: Sequence[Any]) -> Any:
         """Run the original network on each member's part of a batch, as `call_of` passes it."""
-        return self.one_by_one([call_of(self, part) for part in parts])
+        return self._looped([call_of(self, part) for part in parts])
+
+    def _looped(self, calls: Sequence[Call]) -> Any:
+        """Run `one_by_one`, and keep what the network assigned to its attributes."""
+        outputs = self.one_by_one(calls)
+        if not torch.compiler.is_compiling():
+            follow_attributes(self.network, self.plain)
+        return outputs
 
     def one_by_one(self, calls: Sequence[Call]) -> Any:
         """Run the original network once for each member, with that member's weights."""
@@ -177,7 +184,7 @@ class Ensemble(Members):
         for (_, converted), (_, plain) in zip(*both, strict=True):
             plain.training = converted.training
         if not torch.compiler.is_compiling():
-            follow_options(self.plain, self.network)
+            follow_attributes(self.plain, self.network)
         counts = [
             (module.num_batches_tracked, module.num_batches_tracked.clone())
             for module in self.network.modules()
