@@ -134,10 +134,10 @@ class Ensemble(Members):
             self._kept.forget()  # the next step would make them outdated
         if feed == "tile" and self._may_fold():
             members = self._kept.of(self.network, self.plain, self.ensemble_size)
-            return joined([member(*args, **kwargs) for member in members])
+            return joined([_on_a_copy(member, given.call) for member in members])
         if self.strategy != "tile":  # also if the strategy could not be settled yet
             return self._looped([given.call] * self.ensemble_size if feed == "tile" else self._parts(given))
-        rows = given.call if feed == "split" else self.tiled(given)
+        rows = given.call.copied() if feed == "split" else self.tiled(given)
         return self.tile(*rows.args, **rows.kwargs)
 
     @property
@@ -175,7 +175,7 @@ class Ensemble(Members):
         return outputs
 
     def one_by_one(self, calls: Sequence[Call]) -> Any:
-        """Run the original network once for each member, with that member's weights."""
+        """Run the original network once for each member, with that member's weights, on a copy of its batch."""
         if not self._is_as_converted():
             raise InputError(
                 "modules of the ensemble were replaced after it was made: change the network before calling ensemble()"
@@ -194,7 +194,7 @@ class Ensemble(Members):
         def of_member(member: int, call: Call) -> Any:
             for count, before in counts:
                 count.copy_(before)  # members share this counter, and each sees one batch
-            return call_under(self.plain, member_tensors(self.network, member), *call)
+            return call_under(self.plain, member_tensors(self.network, member), *call.copied())
 
         each = [partial(of_member, member, call) for member, call in enumerate(calls)]
         # Side by side, members would update shared buffers, such as the statistics of norms, at the same time.
@@ -346,6 +346,11 @@ class Ensemble(Members):
             of_one.changed(lambda tensor: tensor[member * size : (member + 1) * size])  # noqa: B023 (at once)
             for member in range(self.ensemble_size)
         ]
+
+
+def _on_a_copy(network: nn.Module, call: Call) -> Any:
+    args, kwargs = call.copied()
+    return network(*args, **kwargs)
 
 
 def _structure(network: nn.Module) -> list[tuple[str, type[nn.Module]]]:
