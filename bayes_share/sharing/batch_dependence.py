@@ -20,7 +20,7 @@ _COMPUTING = ("torch.nn.utils.", "transformers.")
 
 
 def run_example(net: nn.Module, call: Call) -> Any:
-    """Run a network on an example in eval mode, and leave its modes, its buffers and the random state unchanged.
+    """Run a network on a copy of an example in eval mode; its modes, its buffers and the random state do not change.
 
     Args:
         net: The network.
@@ -41,7 +41,8 @@ def run_example(net: nn.Module, call: Call) -> Any:
         with torch.no_grad(), torch.random.fork_rng(devices=_cuda_devices()), warnings.catch_warnings():
             # For instance of checkpointing, which warns when there are no gradients.
             warnings.simplefilter("ignore")
-            return net(*call.args, **call.kwargs)
+            args, kwargs = call.copied()
+            return net(*args, **kwargs)
     except InputError:
         raise
     except Exception as error:

@@ -19,7 +19,10 @@ from bayes_share.inference.step.graphs import Graphs
 from bayes_share.inference.step.processes import OneProcess, Processes
 from bayes_share.inference.step.recorded_step import RecordedStep, copied_batch
 from bayes_share.inference.step.recording import ReadsNothing, Recording
+from bayes_share.layers.copying import check_separate
+from bayes_share.models.model import Model
 from bayes_share.sharing.streams import Stream
+from bayes_share.tensors.attributes import attributes_of, changed, has_parts
 from bayes_share.tensors.trees import cloned, copied
 
 _WARM_UP_STEPS = 3  # steps before the first recording, in which optimizers allocate state and libraries select kernels
@@ -188,11 +191,29 @@ def _why_not_recordable(algorithm: Inference[Any], state: Any, batch: Batch, pro
     if (reason := why_eager(algorithm, state)) is not None:
         return reason
     try:
+        trial = copy.deepcopy(state)
+        for model, other in zip(_models(algorithm, state), _models(algorithm, trial), strict=True):
+            check_separate(model, other)
+        before = _attributes(algorithm, trial)
         with torch.random.fork_rng(devices=_devices()), ReadsNothing() as runner:
-            processes.step(algorithm, copy.deepcopy(state), copied_batch(batch), runner)
+            processes.step(algorithm, trial, copied_batch(batch), runner)
     except Exception as error:  # any error of a network that cannot be copied or traced
         return f"{error or type(error).__name__}".partition("\n")[0]
-    return None
+    assigned = sorted({name for each in map(changed, before, _attributes(algorithm, trial)) for name in each})
+    return f"the network assigns attributes that are not buffers ({', '.join(assigned)})" if assigned else None
+
+
+def _models(algorithm: Inference[Any], state: Any) -> list[Model]:
+    return [own.model for _, own in trainings(algorithm, state) if hasattr(own, "model")]
+
+
+def _attributes(algorithm: Inference[Any], state: Any) -> list[dict[str, Any]]:
+    """Return the attributes of all modules of the networks that hold values; a replay does not assign them."""
+    return [
+        {name: value for name, value in attributes_of(module).items() if not has_parts(value)}
+        for model in _models(algorithm, state)
+        for module in model.network.modules()
+    ]
 
 
 def _copy(algorithm: Inference[Any], state: Any) -> Any:

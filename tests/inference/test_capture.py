@@ -123,6 +123,33 @@ class Counts(nn.Module):
         return self.layer(x.flatten(1)) * (1 + Counts.calls % 7)
 
 
+class RunningMean(nn.Module):
+    """A network with a running mean that is an attribute, not a buffer: a replay does not assign it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        self.mean = torch.zeros(64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        if self.training:
+            self.mean = 0.5 * self.mean + 0.5 * x.mean(0)
+        return self.layer(x - self.mean)
+
+
+class Closure(nn.Module):
+    """A network with a function that uses its layer, which a copy of the network uses too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        self.block = lambda x: self.layer(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x.flatten(1))
+
+
 def test_a_replay_with_other_results_falls_back_to_ordinary_steps(caplog: pytest.LogCaptureFixture) -> None:
     run = training(CASES["map"], lambda: Model(Counts()), "replay")
     driver = run._driver
@@ -174,6 +201,8 @@ def test_a_training_that_resumes_in_another_way_says_so(caplog: pytest.LogCaptur
     ("case", "build", "reason"),
     [
         (CASES["map"], lambda: Model(Branches()), "a tensor is read as a truth value|read as a number"),
+        (CASES["map"], lambda: Model(RunningMean()), r"the network assigns attributes that are not buffers \(mean\)"),
+        (CASES["map"], lambda: Model(Closure()), "block of the Closure network .* define a method"),
         (
             replace(CASES["nuts"], algorithm=NUTS(max_tree_depth=1)),
             form_builder(CASES["nuts"], FORMS["single"], norm="none"),
