@@ -39,8 +39,9 @@ class NumberPredictions:
         arguments: parameters of the predictive distribution by name: "loc" and "scale" for "normal"; "df", "loc" and
             "scale" for "student_t"; "rate" for "poisson". Each is a scalar, or a floating-point tensor or NumPy array
             ``[draw, member, example, *target]``, ``[member, example, *target]`` or ``[example, *target]``, whose
-            example axis may have length 1. They are stored with all axes. Alternatively the result of
-            `predict_arguments`: the likelihood and its parameters.
+            example axis may have length 1. They are stored with all axes. A column ``[example, 1]`` for targets
+            ``[example]`` is rejected, because it could also be one value for each of as many members. Alternatively
+            the result of `predict_arguments`: the likelihood and its parameters.
         targets: ``[example, *target]``, numeric; converted to float64.
         likelihood: "normal", "student_t" or "poisson", or a custom likelihood, whose method `of` is called. None: the
             likelihood given with the arguments, or "normal".
@@ -65,7 +66,7 @@ class NumberPredictions:
 
     def __init__(
         self,
-        arguments: Mapping[str, Array | float | np.floating] | tuple[Likelihood, Mapping[str, Tensor]],
+        arguments: Mapping[str, Array | float | np.floating] | tuple[Likelihood, Mapping[str, Array]],
         targets: Array,
         likelihood: str | Likelihood | None = None,
         names: tuple[str, ...] | None = None,
@@ -81,6 +82,8 @@ class NumberPredictions:
         if names is not None and len(names) != len(wanted):
             raise InputError(f"there are {len(names)} names for {len(wanted)} examples")
         full = {name: _full(name, values, wanted) for name, values in given.items()}
+        if given is arguments:
+            _check_example_axes(full, given, wanted)
         _keep(self, arguments=full, targets=wanted, likelihood=of, names=names, stamp=stamp)
         _check_targets(self.predictive, wanted, of)
         _check_squares(self.predictive, wanted)
@@ -91,7 +94,7 @@ class NumberPredictions:
             name: values if values.shape[2] == 1 else values[:, :, indices] for name, values in self.arguments.items()
         }
         names = None if self.names is None else tuple(self.names[i] for i in indices.tolist())
-        return NumberPredictions(arguments, self.targets[indices], self.likelihood, names, self.stamp)
+        return NumberPredictions((self.likelihood, arguments), self.targets[indices], names=names, stamp=self.stamp)
 
     @cached_property
     def predictive(self) -> Predictive:
@@ -152,7 +155,8 @@ def read_number_predictions(path: str | Path, likelihood: Likelihood | None = No
     missing = [name for name in ("likelihood", "targets") if name not in arrays]
     if missing:
         raise InputError(f"{where}: predictions of numbers require the array {listed(missing)}, which is missing")
-    if "format" in arrays and not 1 <= _number(arrays.pop("format")) <= _FORMAT:
+    is_own = "format" in arrays  # written with all axes
+    if is_own and not 1 <= _number(arrays.pop("format")) <= _FORMAT:
         raise InputError(f"{where} was written by a newer version of bayes-share: update it")
     name = printable(arrays.pop("likelihood"), _LONGEST_NAME)
     targets, names = arrays.pop("targets"), arrays.pop("names", None)
@@ -161,7 +165,7 @@ def read_number_predictions(path: str | Path, likelihood: Likelihood | None = No
         if of.name != name:
             raise InputError(f"the predictions have the likelihood {name}, not {of.name}")
         words = None if names is None else tuple(str(word) for word in np.atleast_1d(names).tolist())
-        return NumberPredictions(dict(arrays), targets, of, words)
+        return NumberPredictions((of, arrays) if is_own else arrays, targets, of, words)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 
@@ -217,6 +221,29 @@ def _full(name: str, values: Array | float | np.floating, targets: Tensor) -> Fl
         )
     _check_finite(what, found)
     return found
+
+
+def _check_example_axes(full: Mapping[str, Tensor], given: Mapping[str, Any], targets: Tensor) -> None:
+    """Raise InputError if an axis of an argument could be that of the examples as well as of draws or members.
+
+    The output ``[example, 1]`` of a network would otherwise be the predictions of as many members.
+
+    Args:
+        full: the arguments with all axes.
+        given: the arguments as given.
+        targets: the targets.
+    """
+    count = len(targets)
+    complete = [values.shape for values in full.values() if values.shape[2] == count]
+    for name, values in full.items():
+        for axis, which in enumerate(_MIXED):
+            is_known = any(shape[axis] == count for shape in complete)
+            if count > 1 and values.shape[2] == 1 and values.shape[axis] == count and not is_known:
+                raise InputError(
+                    f"the argument {printable(name)} of shape {list(given[name].shape)} has {count} examples or "
+                    f"{count} {which}: for examples, remove the axis of length 1, as by squeeze(-1); for {which}, "
+                    f"repeat the values for each example"
+                )
 
 
 def _check_finite(what: str, values: Tensor) -> None:

@@ -82,6 +82,11 @@ class Outputs:
         of = None if examples is None else as_labels(examples)
         if found.ndim > _AXES and of is None:
             found, of = rows_of(found)
+        if likelihood == "bernoulli" and found.ndim == 3 and found.shape[1] > found.shape[2] == 1:
+            raise InputError(
+                f"binary logits of shape {list(found.shape)} are [draw, member, image] or [member, image, label]: pass "
+                "all axes, [draw, member, image, label]"
+            )
         found = _with_axes(found, likelihood)
         (check_binary_logits if likelihood == "bernoulli" else check_logits)(found)
         seen = None if features is None else as_float32("features", features)
@@ -236,6 +241,8 @@ class Predictions(Outputs):
             check_positions(found, wanted)
             found, of = rows_of(found)
             wanted = wanted.flatten(0, -own_axes)
+        else:
+            found = _with_axes(found, likelihood)
         if ignore_index is not None and wanted.ndim == 1:
             if names is not None:
                 rows = names_of_images(names, len(wanted), None if of is None else as_labels(of))

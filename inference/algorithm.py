@@ -259,12 +259,17 @@ class GradientMethod(Inference[S]):
         """Return the tensors that `gradient` writes and `update` reads.
 
         Averages over parts of a batch, draws or processes are computed on these tensors, in place. Each is linear in
-        the gradient of the loss (those of `IVON` include products of gradients and noise).
+        the gradient of the loss (those of `IVON` include products of gradients and noise), or is another mean over the
+        examples. Whatever `update` computes from the batch must be among them.
         """
 
     @abstractmethod
-    def update(self, state: S) -> None:
-        """Update the parameters from `gradients`, clipped if the algorithm clips, and count the step."""
+    def update(self, state: S) -> Tensor | None:
+        """Update the parameters from `gradients`, clipped if the algorithm clips, and count the step.
+
+        Returns:
+            The learning rate of the step if it depends on `gradients`. None: it is that of the gradient's `StepInfo`.
+        """
 
     def why_eager(self, state: S) -> str | None:
         """Return why a step cannot be recorded and replayed, as a sentence; None if it can."""

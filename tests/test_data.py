@@ -109,6 +109,18 @@ def test_normalisation_does_not_change_the_images(tmp_path):
     assert torch.equal(data.train.images, before)
 
 
+@pytest.mark.usefixtures("unchecked")
+def test_only_uint8_images_are_normalised(tmp_path):
+    data = load_data(one_file(tmp_path))
+    images = data.test.images
+    scaled = images.float() / 255
+    for wrong in (scaled, scaled.double(), images.float(), images.long()):
+        with pytest.raises(InputError, match=r"must be uint8, with pixels from 0 to 255, and are (float|int)"):
+            data.normalise(wrong)
+    again = (255 * scaled).round().to(torch.uint8)  # as the message says
+    assert torch.equal(data.normalise(again), data.normalise(images))
+
+
 def test_a_constant_channel_is_normalised_to_0(tmp_path):
     images = arrays()["images"]
     images[..., 1] = 200

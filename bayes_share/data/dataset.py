@@ -8,6 +8,7 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from bayes_share.data.mapped_images import has_room_for, images_at
+from bayes_share.errors import InputError
 
 _AT_A_TIME = 2**21  # pixels counted at once, each as an int64
 
@@ -132,12 +133,21 @@ class Data:
         """Normalise pixels by the mean and standard deviation of each channel of the training images.
 
         Args:
-            images: ``[batch, channel, height, width]``; moved to the device of the data. They may come from another
-                data set.
+            images: ``[batch, channel, height, width]``, uint8; moved to the device of the data. They may come from
+                another data set.
 
         Returns:
             ``[batch, channel, height, width]``, float32.
+
+        Raises:
+            InputError: if the images are not uint8, because the range of their pixels is then unknown.
         """
+        if images.dtype != torch.uint8:
+            dtype = str(images.dtype).removeprefix("torch.")
+            raise InputError(
+                f"the images must be uint8, with pixels from 0 to 255, and are {dtype}: convert pixels from 0 to 1 by "
+                "(255 * images).round().to(torch.uint8)"
+            )
         mean, std = self.mean[:, None, None], self.std[:, None, None]
         return images.to(self.mean.device).to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
 

@@ -99,24 +99,24 @@ class MAP(Flat, GradientMethod[MAPState]):
 
         The optimizer adds the weight decay. The reported loss includes the priors, but no decay.
         """
-        state.stepper.begin()
+        rate = state.stepper.begin()
         terms = self.descent.steps.add_gradient(state.model, batch)
-        rate = state.stepper.slow(terms)
+        state.stepper.measure(terms)
         log_prior = state.priors.ascend(1 / state.num_data) / state.num_data
         if not self.descent.is_decay_decoupled:
             self._add_factor_decay_to_gradients(state)
         return StepInfo(terms.loss - log_prior, terms.log_lik, torch.zeros_like(terms.loss), terms.accuracy, rate)
 
     def gradients(self, state: MAPState) -> Sequence[Tensor]:
-        """Return the gradients of the parameters."""
-        return state.stepper.gradients
+        """Return the gradients of the parameters, and the steepness if the learning rate depends on it."""
+        return state.stepper.averaged
 
-    def update(self, state: MAPState) -> None:
+    def update(self, state: MAPState) -> Tensor:
         """Clip the gradients and take a step of the optimizer."""
         state.stepper.clip()
         if self.descent.is_decay_decoupled:
             self._decay_factors(state)
-        state.stepper.follow()
+        return state.stepper.follow()
 
     def draw(self, state: MAPState, sample: int) -> Forward:
         """Return the trained network. It is the same for every `sample`."""

@@ -88,14 +88,14 @@ class SGHMC(Flat, GradientMethod[GradientChain]):
         return state.find_gradients(self.steps, batch)
 
     def gradients(self, state: GradientChain) -> list[Tensor]:
-        """Return the gradients of the potential, divided by num_data."""
-        return list(state.gradients.values())
+        """Return the gradients of the potential, divided by num_data; the steepness as in `MAP`."""
+        return state.averaged
 
     @torch.no_grad()
-    def update(self, state: GradientChain) -> None:
+    def update(self, state: GradientChain) -> Tensor:
         """Take a step of the chain with noise."""
         clip(state.gradients, self.steps.clip_norm)
-        rate, position = state.rate(self.steps), state.position
+        rate, position = state.adapt(self.steps), state.position
         rates = {"base": rate, "member": rate, "factor": rate * self.steps.factor_rate}
         noise = 2 * self.friction * self.temperature / position.num_data
         scales = {kind: (rate * noise).sqrt() for kind, rate in rates.items()}
@@ -106,6 +106,7 @@ class SGHMC(Flat, GradientMethod[GradientChain]):
             if name in sampled:
                 velocity.add_(torch.randn_like(velocity) * scales[kind])
         state.move(state.velocity)
+        return rate
 
     def after_step(self, state: GradientChain, steps: int) -> None:
         """Keep a sample if one is due."""

@@ -87,25 +87,27 @@ class SGLD(Flat, GradientMethod[GradientChain]):
 
     def gradient(self, state: GradientChain, batch: Batch) -> StepInfo:
         """Compute the gradient of the potential, including the prior."""
-        return state.find_gradients(self.steps, batch, _MAX_UNSLOWED_STEEPNESS)
+        return state.find_gradients(self.steps, batch)
 
     def gradients(self, state: GradientChain) -> list[Tensor]:
-        """Return the gradients of the potential, divided by num_data."""
-        return list(state.gradients.values())
+        """Return the gradients of the potential, divided by num_data; the steepness as in `MAP`."""
+        return state.averaged
 
     @torch.no_grad()
-    def update(self, state: GradientChain) -> None:
+    def update(self, state: GradientChain) -> Tensor:
         """Take a step of the chain with noise."""
         clip(state.gradients, self.steps.clip_norm)
         position, changes = state.position, {}
+        base_rate = state.adapt(self.steps, _MAX_UNSLOWED_STEEPNESS)
         for name, gradient in state.gradients.items():
-            rate = state.rate(self.steps) * (self.steps.factor_rate if position.kinds[name] == "factor" else 1)
+            rate = base_rate * (self.steps.factor_rate if position.kinds[name] == "factor" else 1)
             changes[name] = -rate * gradient
             if name in position.sampled:
                 changes[name].add_(
                     torch.randn_like(gradient) * (2 * rate * self.temperature / position.num_data).sqrt()
                 )
         state.move(changes)
+        return base_rate
 
     def after_step(self, state: GradientChain, steps: int) -> None:
         """Keep a sample if one is due."""

@@ -32,6 +32,8 @@ class GradientChain:
         velocity: the velocity of each trained parameter, by name. Empty for a chain without momentum.
         gradients: the gradients of the potential divided by num_data, in the coordinates of the chain, by name. They
             exist between the two halves of a step.
+        steepness: the likelihood's steepness on the batch, to which `slowing` adapts. It exists between the two halves
+            of a step, if the learning rate depends on it.
         samples: the kept parameters and buffers, by their names in the model.
     """
 
@@ -42,6 +44,7 @@ class GradientChain:
     adapting: Tensor
     velocity: dict[str, Tensor] = field(default_factory=dict)
     gradients: dict[str, Tensor] = field(default_factory=dict)
+    steepness: Tensor | None = None
     samples: list[dict[str, Tensor]] = field(default_factory=list)
 
     @classmethod
@@ -96,21 +99,32 @@ class GradientChain:
         """The number of kept samples."""
         return len(self.samples)
 
-    def find_gradients(self, steps: Steps, batch: Batch, bearable: float = 1.0) -> StepInfo:
-        """Compute the gradients of the potential, including the prior, with the batch in place of all data.
+    @property
+    def averaged(self) -> list[Tensor]:
+        """The tensors that an update uses and that may be averaged over parts of a batch: gradients and steepness."""
+        return [*self.gradients.values(), *([] if self.steepness is None else [self.steepness])]
 
-        Args:
-            steps: the options of the steps.
-            batch: a batch of training data.
-            bearable: the likelihood's steepness up to which the default learning rate is not reduced.
-        """
+    def find_gradients(self, steps: Steps, batch: Batch) -> StepInfo:
+        """Compute the gradients of the potential, including the prior, with the batch in place of all data."""
         self.model.zero_grad()
         found = steps.add_gradient(self.model, batch)
-        if (slowing := steps.slowing(found)) is not None:
-            self.slowing.add_(self.clock.read(self.adapting) * ((slowing / bearable).clamp(min=1.0) - self.slowing))
+        self.steepness = steps.steepness(found)
         log_prior, self.gradients = self.position.gradients()
         loss = found.loss - log_prior / self.position.num_data
         return StepInfo(loss, found.log_lik, torch.zeros_like(loss), found.accuracy, self.rate(steps))
+
+    def adapt(self, steps: Steps, bearable: float = 1.0) -> Tensor:
+        """Adapt the learning rate to the steepness during burn-in; return the rate of the current step.
+
+        Args:
+            steps: the options of the steps.
+            bearable: the likelihood's steepness up to which the default learning rate is not reduced.
+        """
+        if self.steepness is not None:
+            slowing = (self.steepness / bearable).clamp(min=1.0)
+            self.slowing.add_(self.clock.read(self.adapting) * (slowing - self.slowing))
+            self.steepness = None
+        return self.rate(steps)
 
     def rate(self, steps: Steps) -> Tensor:
         """Return the learning rate of the current step."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -115,8 +115,8 @@ def step(
     match algorithm:
         case GradientMethod():
             info = gradient(algorithm, state, batch)
-            algorithm.update(state)
-            return info
+            rate = algorithm.update(state)
+            return info if rate is None else replace(info, learning_rate=rate)
         case Composed():
             parts = zip(algorithm.trainings(state), algorithm.batches(state, batch), strict=True)
             return _mean(run([partial(step, method, own, part, run, gradient) for (method, own), part in parts]))

@@ -74,8 +74,8 @@ class Steps:
         """The peak learning rate, for a likelihood that is at most as steep as that of classes."""
         return DEFAULT_RATE if self.learning_rate is None else self.learning_rate
 
-    def slowing(self, terms: Terms) -> Tensor | None:
-        """Return the divisor of the learning rate in a step: the likelihood's steepness if no rate was given.
+    def steepness(self, terms: Terms) -> Tensor | None:
+        """Return the likelihood's steepness if the learning rate is divided by it: if no rate was given.
 
         SGD is stable if its rate is below a few times the reciprocal of the loss's curvature in the parameters. To
         first order, this is the product of the network's part and the likelihood's curvature in the outputs, which is
@@ -83,11 +83,10 @@ class Steps:
         division by the ratio.
 
         Returns:
-            The divisor, at least 1; None for no division.
+            The steepness on the batch, which may be averaged over parts of it, or None. The divisor of the rate is the
+            steepness if it is above 1, otherwise 1.
         """
-        if self.learning_rate is not None or terms.steepness is None:
-            return None
-        return terms.steepness.clamp(min=1.0)
+        return None if self.learning_rate is not None else terms.steepness
 
     @property
     def model_feed(self) -> Feed:

@@ -72,6 +72,8 @@ class Stepper:
         clock: the step counter.
         rates: ``[step]``: the learning rate of each step, as a multiple of its maximum.
         slowing: the divisor of the learning rate in the latest step.
+        steepness: the likelihood's steepness on the batch, which determines the divisor. It exists between the two
+            halves of a step, if the learning rate depends on it.
     """
 
     optimizer: torch.optim.Optimizer
@@ -79,6 +81,7 @@ class Stepper:
     clock: Clock
     rates: Tensor
     slowing: Tensor
+    steepness: Tensor | None = None
 
     @classmethod
     def start(cls, optimizer: torch.optim.Optimizer, steps: Steps, num_steps: int) -> "Stepper":
@@ -97,6 +100,11 @@ class Stepper:
         """The existing gradients of the optimizer's parameters."""
         return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
 
+    @property
+    def averaged(self) -> list[Tensor]:
+        """The tensors that `follow` uses and that may be averaged over parts of a batch: `gradients` and steepness."""
+        return self.gradients if self.steepness is None else [*self.gradients, self.steepness]
+
     def begin(self) -> Tensor:
         """Clear the gradients of the previous step and set the learning rates; return the rate."""
         self.optimizer.zero_grad()
@@ -109,15 +117,26 @@ class Stepper:
             torch.mul(multiple, group["base_rate"], out=group["lr"])
         return self.steps.highest_rate * multiple
 
-    def slow(self, terms: Terms) -> Tensor:
-        """Divide the learning rates of the current step by `Steps.slowing`; return the rate.
+    def measure(self, terms: Terms) -> None:
+        """Store the likelihood's steepness, by which `follow` divides the learning rates; see `Steps.steepness`.
 
         Adam's steps do not depend on the size of the gradient and are not slowed.
         """
-        slowing = self.steps.slowing(terms) if isinstance(self.optimizer, torch.optim.SGD) else None
-        rate = self.steps.highest_rate * self.clock.read(self.rates)
-        if slowing is None:
+        self.steepness = self.steps.steepness(terms) if isinstance(self.optimizer, torch.optim.SGD) else None
+
+    def follow(self) -> Tensor:
+        """Take the optimizer's step and count it; return the learning rate."""
+        rate = self._slowed(self.steps.highest_rate * self.clock.read(self.rates))
+        self.optimizer.step()
+        self.clock.advance()
+        return rate
+
+    def _slowed(self, rate: Tensor) -> Tensor:
+        """Divide a rate and the learning rates of the current step by the steepness if it is above 1."""
+        if self.steepness is None:
             return rate
+        slowing = self.steepness.clamp(min=1.0)
+        self.steepness = None
         for group in self.optimizer.param_groups:
             group["lr"].div_(slowing)
         # Momentum sums past gradients, each of which must keep the learning rate of its own step.
@@ -126,11 +145,6 @@ class Stepper:
                 memory["momentum_buffer"].mul_(slowing / self.slowing)
         self.slowing.copy_(slowing)
         return rate / slowing
-
-    def follow(self) -> None:
-        """Take the optimizer's step and count it."""
-        self.optimizer.step()
-        self.clock.advance()
 
     def clip(self) -> None:
         """Clip the joint norm of all gradients to `Steps.clip_norm`."""

@@ -229,6 +229,13 @@ def test_invalid_binary_predictions_are_rejected() -> None:
         Predictions(z.expand(1, 1, 4, 2), labels.float())
     with pytest.raises(InputError, match="gaussian"):
         Outputs(z, likelihood="gaussian")  # type: ignore[arg-type]
+    for made in (
+        lambda: Outputs(torch.zeros(3, 4, 1), likelihood="bernoulli"),
+        lambda: Predictions(torch.zeros(3, 4, 1), labels, likelihood="bernoulli"),
+    ):
+        with pytest.raises(InputError, match=r"\[3, 4, 1\] are \[draw, member, image\] or|binary labels of 1 examples"):
+            made()
+    assert Predictions(torch.zeros(3, 4, 1), labels[:1], likelihood="bernoulli").logits.shape == (3, 4, 1, 1)
     several = Outputs(z.expand(1, 1, 4, 3), likelihood="bernoulli")
     with pytest.raises(InputError, match=r"3 labels have no common distribution over classes"):
         _ = several.log_probs

@@ -82,6 +82,46 @@ def test_axes_of_draws_and_members_may_be_left_out(axes: int) -> None:
     np.testing.assert_allclose(made.predictive.mean.numpy(), loc.reshape(-1, 5).mean(0))
 
 
+COLUMN = TARGETS[:, None]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("arguments", "targets", "says"),
+    [
+        ({"loc": COLUMN, "scale": 0.1}, TARGETS, "loc of shape [5, 1] has 5 examples or 5 members"),
+        ({"loc": torch.from_numpy(COLUMN), "scale": 0.1}, TARGETS, "loc of shape [5, 1] has 5 examples or 5 members"),
+        ({"loc": LOC[0][..., None], "scale": 0.1}, TARGETS, "loc of shape [3, 5, 1] has 5 examples or 5 members"),
+        ({"loc": COLUMN[..., None], "scale": 0.1}, TARGETS, "loc of shape [5, 1, 1] has 5 examples or 5 draws"),
+        ({"loc": COLUMN[..., None], "scale": 0.1}, COLUMN, "loc of shape [5, 1, 1] has 5 examples or 5 members"),
+        ({"loc": TARGETS, "scale": np.exp(COLUMN)}, TARGETS, "scale of shape [5, 1] has 5 examples or 5 members"),
+        ({"loc": COLUMN, "scale": np.exp(COLUMN)}, TARGETS, "loc of shape [5, 1] has 5 examples or 5 members"),
+    ],
+)
+def test_a_column_of_predictions_is_not_read_as_members(arguments: dict[str, Any], targets: Any, says: str) -> None:
+    with pytest.raises(InputError, match=re.escape(f"the argument {says}: for examples, remove the axis of length 1")):
+        NumberPredictions(arguments, targets)
+
+
+def test_a_column_of_predictions_is_accepted_for_a_column_of_targets() -> None:
+    made = NumberPredictions({"loc": COLUMN + 0.1, "scale": 0.1}, COLUMN)
+    assert made.arguments["loc"].shape == (1, 1, 5, 1)
+    np.testing.assert_allclose((made.predictive.mean - made.targets).numpy(), 0.1)
+
+
+def test_as_many_members_as_examples_can_have_their_own_noise(tmp_path: Path) -> None:
+    """The scale [5, 1] belongs to the 5 members that the location has, also in a file and for chosen examples."""
+    loc, scale = RNG.normal(size=(2, 5, 5)), RNG.uniform(1, 2, size=(5, 1))
+    expected = np.log(np.exp(stats.norm(loc, scale).logpdf(TARGETS)).mean((0, 1)))
+    made = NumberPredictions({"loc": loc, "scale": scale}, TARGETS)
+    np.testing.assert_allclose(made.predictive.log_prob(made.targets).numpy(), expected)
+    constant = NumberPredictions({"loc": loc[..., :1], "scale": scale}, np.arange(7.0))
+    chosen = constant.at(torch.arange(5))
+    assert chosen.arguments["loc"].shape == (2, 5, 1)
+    write_number_predictions(tmp_path / "p.npz", chosen)
+    assert read_number_predictions(tmp_path / "p.npz").arguments["loc"].shape == (2, 5, 1)
+
+
 def test_examples_can_have_several_targets() -> None:
     loc, targets = RNG.normal(size=(3, 5, 2)), RNG.normal(size=(5, 2))
     made = NumberPredictions({"loc": loc, "scale": torch.ones(5, 1)}, targets)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ranks_worker import data, network
+from ranks_worker import data, network, regression
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch._ops import OpOverload
@@ -52,6 +52,7 @@ CASES: dict[str, tuple[Any, Callable[[], Model]]] = {
     "ivon": (IVON(hess_init=5.0, samples=2), partial(network, 3, norm="batch")),
     "svi": (SVI(), network),
     "synced norms": (MAP(), partial(network, norm="batch")),
+    "default rate": (MAP(), regression),
     "dealt out": (DeepEnsemble(of=IVON(hess_init=5.0), networks=3), partial(network, norm="batch")),
 }
 FALLBACKS: dict[str, tuple[Any, Callable[[], Model]]] = {
@@ -63,7 +64,7 @@ FALLBACKS: dict[str, tuple[Any, Callable[[], Model]]] = {
 
 def training(name: str, capture: Any) -> Training:
     algorithm, build = (CASES | FALLBACKS)[name]
-    images = data("none" if name in ("map", "synced norms") else "crop", 72)
+    images = data("none" if name in ("map", "synced norms", "default rate") else "crop", 72)
     execution = Execution("cpu", capture=capture, sync_norms=name == "synced norms")
     return Training(algorithm, build, batches_of(images, 24), num_steps=STEPS, seed=3, execution=execution)
 

@@ -46,6 +46,12 @@ def network(
     return Model(net if members == 1 else ensemble(net, members, "random_sign", own=own)).double()
 
 
+def regression() -> Model:
+    """Return a regression of the digits. The steepness of its likelihood differs between examples."""
+    net = mlp((16,), num_classes=2, in_channels=1, image_size=(8, 8))
+    return Model(net, Gaussian("predicted")).double()
+
+
 EXACT: dict[str, tuple[Any, Callable[[], Model]]] = {
     "sgd": (MAP(), network),
     "adamw": (MAP(optimizer="adamw", learning_rate=1e-3, weight_decay=0.01), network),
@@ -60,6 +66,8 @@ EXACT: dict[str, tuple[Any, Callable[[], Model]]] = {
     "synced norms": (MAP(), partial(network, norm="batch")),
     "synced norms of members": (MAP(feed="split"), partial(network, 3, norm="batch", own=("norms",))),
     "swag": (SWAG(), network),
+    "default rate": (MAP(), regression),
+    "default rate of a chain": (SGHMC(temperature=0.0), regression),
     "padded": (MAP(accumulate=2), partial(network, 3)),
 }
 """Trainings that give the values of one process: without noise, or with whole networks distributed to processes."""

@@ -47,7 +47,7 @@ def test_captured_steps_have_the_numbers_of_ordinary_ones(found: list[dict[str, 
     assert differences(found[0][f"{name}, replay"]["state"], found[1][f"{name}, replay"]["state"]) == []
 
 
-@pytest.mark.parametrize("name", ["map", "synced norms", "dealt out"])
+@pytest.mark.parametrize("name", ["map", "synced norms", "default rate", "dealt out"])
 def test_they_have_those_of_one_process(found: list[dict[str, Any]], name: str) -> None:
     expected = captured_ranks_worker.finished(captured_ranks_worker.training(name, "off"))
     here, there = dict(leaves(found[0][f"{name}, replay"]["state"])), dict(leaves(expected["state"]))

@@ -7,12 +7,14 @@ import pytest
 import torch
 from algorithms import CASES, FORMS, digits, form_builder
 from states import leaves
-from torch import Tensor
+from torch import Tensor, nn
 
 from bayes_share.data import train_batch
-from bayes_share.inference import IVON, MAP, SVI, DeepEnsemble, Inference
+from bayes_share.inference import IVON, MAP, SGHMC, SGLD, SVI, DeepEnsemble, Inference
 from bayes_share.inference.algorithm import Batch, GradientMethod
 from bayes_share.inference.step.drivers import step, trainings
+from bayes_share.models.likelihoods import Gaussian
+from bayes_share.models.model import Model
 from bayes_share.tensors.seeding import seeded
 
 KINDS = ("single", "ensemble", "shared layers")
@@ -68,6 +70,47 @@ def test_mean_gradients_of_two_half_batches_give_the_step_of_the_batch(name: str
         halves = [Batch(batch.inputs[half], batch.targets[half]) for half in (slice(0, 24), slice(24, 48))]
         step_in_parts(algorithm, halved, halves, number)
     expected, found = (dict(leaves(state.state_dict())) for state in states)
+    for path, value in expected.items():
+        if isinstance(value, Tensor):
+            torch.testing.assert_close(found[path], value, rtol=1e-8, atol=1e-10)
+        else:
+            assert found[path] == value, path
+
+
+STEEP = {
+    "map": MAP(),
+    "svi": SVI(optimizer="sgd", learning_rate=None),
+    "sghmc": SGHMC(),
+    "sgld": SGLD(),
+}
+"""Algorithms whose default learning rate is divided by the steepness of the likelihood."""
+
+
+@pytest.mark.parametrize("name", STEEP)
+def test_half_batches_of_different_steepness_give_the_step_of_the_batch(name: str) -> None:
+    """The first half has small outputs and little predicted noise, the second half is less steep."""
+    torch.manual_seed(0)
+    batches = [Batch(torch.randn(48, 3).double(), torch.randn(48, 1).double()) for _ in range(4)]
+    for batch in batches:
+        batch.inputs[:24, 0] = -4.0
+
+    def build() -> Model:
+        network = nn.Linear(3, 2)
+        nn.init.constant_(network.weight[1:, :1], 0.5)
+        return Model(network, Gaussian("predicted")).double()
+
+    algorithm, states, halves = STEEP[name], [], (slice(0, 24), slice(24, 48))
+    for _ in range(2):
+        with seeded("init"):
+            states.append(algorithm.init(build, 192, 8))
+    whole, halved = states
+    for number, batch in enumerate(batches):
+        with seeded("step", number):
+            info = step(algorithm, whole, batch)
+        step_in_parts(algorithm, halved, [Batch(batch.inputs[half], batch.targets[half]) for half in halves], number)
+    expected, found = (dict(leaves(state.state_dict())) for state in states)
+    assert whole.state_dict()["slowing"] > 4
+    assert info.learning_rate < 0.1 / 1.5
     for path, value in expected.items():
         if isinstance(value, Tensor):
             torch.testing.assert_close(found[path], value, rtol=1e-8, atol=1e-10)

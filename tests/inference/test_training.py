@@ -139,6 +139,18 @@ def test_fit_gives_the_state_and_predictions_of_training() -> None:
     assert torch.equal(predict(MAP(), state, x), training.predict(training.data.test))
 
 
+@pytest.mark.usefixtures("unchecked")
+def test_predictions_of_scaled_images_are_rejected() -> None:
+    training = Training(MAP(), builder(1), batches_of(digits(), 48), 1)
+    scaled = training.data.test.images.float() / 255
+    for made in (
+        lambda: training.predict(scaled),
+        lambda: predict(MAP(), training.state, scaled, transform=training.data.normalise),
+    ):
+        with pytest.raises(InputError, match="must be uint8, with pixels from 0 to 255, and are float32"):
+            made()
+
+
 def test_training_draws_nothing_from_the_callers_generator() -> None:
     torch.manual_seed(7)
     expected = torch.randn(3)

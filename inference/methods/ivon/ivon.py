@@ -163,9 +163,9 @@ class IVON(Flat, GradientMethod[IVONState]):
         """Return the tensors collected by the optimizer; see `IVONOptimizer.gradients`."""
         return state.optimizer.gradients()
 
-    def update(self, state: IVONState) -> None:
+    def update(self, state: IVONState) -> Tensor:
         """Take a step of the optimizer."""
-        state.stepper.follow()
+        return state.stepper.follow()
 
     def draw(self, state: IVONState, sample: int) -> Forward:
         """Return the network with parameters drawn from the posterior, and its frozen parameters and buffers."""

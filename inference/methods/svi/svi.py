@@ -197,23 +197,23 @@ class SVI(Flat, GradientMethod[SVIState]):
 
     def gradient(self, state: SVIState, batch: Batch) -> StepInfo:
         """Compute the gradient of the negative bound, including the divergence, averaged over draws."""
-        state.stepper.begin()
+        rate = state.stepper.begin()
         kl_weight = state.stepper.clock.read(state.kl_weights)
         draws = [state.bound.ascend(batch, kl_weight, is_first=draw == 0) for draw in range(self.num_particles)]
         if self.num_particles > 1:
             torch._foreach_div_(state.stepper.gradients, float(self.num_particles))
         terms, kl = mean_of([terms for terms, _ in draws]), torch.stack([kl for _, kl in draws]).mean(0)
-        rate = state.stepper.slow(terms)
+        state.stepper.measure(terms)
         return StepInfo(kl_weight / state.num_data * kl + terms.loss, terms.log_lik, kl, terms.accuracy, rate)
 
     def gradients(self, state: SVIState) -> list[Tensor]:
-        """Return the gradients of the guides' parameters and of point estimates."""
-        return state.stepper.gradients
+        """Return the gradients of the guides' parameters and of point estimates; the steepness as in `MAP`."""
+        return state.stepper.averaged
 
-    def update(self, state: SVIState) -> None:
+    def update(self, state: SVIState) -> Tensor:
         """Clip the gradients and take a step of the optimizer."""
         state.stepper.clip()
-        state.stepper.follow()
+        return state.stepper.follow()
 
     def why_eager(self, state: SVIState) -> str | None:
         """Return why a step with Pyro's bound cannot be captured: Pyro traces guide and program in every step."""
