@@ -24,19 +24,35 @@ def is_out_of_memory(error: Exception) -> bool:
     """Return whether an error means that memory ran out, on the host or a GPU.
 
     Torch raises a plain `RuntimeError` on the CPU, and oneDNN reports that it could not create or execute a primitive.
+    On a GPU, cuBLAS reports that it is not initialised if its handle does not fit into memory, and cuDNN that it finds
+    no engine if none of its workspaces fits.
     """
     said = str(error)
-    return isinstance(error, MemoryError) or any(
-        words in said
-        for words in (
-            "out of memory",
-            "allocate memory",
-            "not enough memory",
-            "STATUS_ALLOC_FAILED",
-            "could not create a primitive",
-            "could not execute a primitive",
+    return (
+        isinstance(error, MemoryError)
+        or is_gpu_out_of_memory(error)
+        or any(
+            words in said
+            for words in (
+                "out of memory",
+                "allocate memory",
+                "not enough memory",
+                "STATUS_ALLOC_FAILED",
+                "CUBLAS_STATUS_NOT_INITIALIZED",
+                "nable to find an engine to execute this computation",
+                "could not create a primitive",
+                "could not execute a primitive",
+            )
         )
     )
+
+
+def is_gpu_out_of_memory(error: Exception) -> bool:
+    """Return whether an error is a `torch.OutOfMemoryError`, which torch raises if the memory of a GPU is full.
+
+    The class is found by its name, because messages of the command line must not wait for the import of torch.
+    """
+    return any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
 
 
 @contextmanager

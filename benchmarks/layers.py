@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.measure import peak_bytes, saved_bytes, time_ratios
+from benchmarks.measure import forget_compiled, peak_bytes, saved_bytes, time_ratios
 from benchmarks.networks import MODES, Case, Subject, folding_above, subjects
 from benchmarks.report import Results, about, tables
 
@@ -78,10 +78,7 @@ def measure_thresholds(case: Case, repeats: int, device: torch.device) -> dict[s
 
 def _prepared(case: Case, device: torch.device) -> dict[str, Subject]:
     if case.mode == "compiled":
-        # The networks share the code of their classes, which by default is compiled at most 8 times.
-        torch.compiler.reset()
-        torch._dynamo.config.recompile_limit = 64
-        torch._dynamo.config.fail_on_recompile_limit_hit = True
+        forget_compiled()
     return subjects(case, device)
 
 

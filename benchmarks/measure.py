@@ -105,6 +105,16 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
     return max(accumulate(size for _, size in changes))
 
 
+def forget_compiled() -> None:
+    """Discard all compiled code, and let `torch.compile` raise an error at its limit instead of running uncompiled.
+
+    Networks share the code of their classes, which by default is compiled at most 8 times.
+    """
+    torch.compiler.reset()
+    torch._dynamo.config.recompile_limit = 64
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+
+
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

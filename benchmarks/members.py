@@ -48,7 +48,9 @@ class Setting:
 
     def ensemble(self, **options: Any) -> Build:
         """Return a function that builds an ensemble with some options of `ensemble`."""
-        return lambda: Model(ensemble(self.network(), self.members, **{"init": "random_sign", **options}))
+        example = torch.zeros(2, 3, self.size, self.size)
+        options = {"init": "random_sign", "example": example, **options}
+        return lambda: Model(ensemble(self.network(), self.members, **options))
 
 
 Row = Callable[[Setting], tuple[Inference[Any], Build]]

@@ -188,8 +188,9 @@ class Inference(ABC, Generic[S]):
 
         Args:
             state: the state after the last step. It is changed in place.
-            batches: the training data in order, without augmentation; they may be iterated over several times. Their
-                weights multiply the log-likelihood of each example.
+            batches: the training data in random order, without augmentation; they may be iterated over several times.
+                Custom samplers and iterables keep their own order. Weights multiply the log-likelihood of each example.
+                The examples may be a sample of the data, so scale sums over them to `num_data`.
         """
 
     def keep_members(self, state: S, members: Sequence[int]) -> S:

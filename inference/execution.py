@@ -1,5 +1,6 @@
 """How a network is computed: device, precision, memory format, compilation and capture."""
 
+import logging
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -7,8 +8,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from bayes_share.errors import InputError, unknown
+from bayes_share.errors import InputError, option, unknown
 from bayes_share.inference.step.capture import Captured, Driver, Eager
+from bayes_share.inference.step.compiled import compile_network
 from bayes_share.inference.step.of_ranks import OfRanks
 from bayes_share.inference.step.processes import OneProcess
 from bayes_share.inference.step.ranks import Ranks
@@ -18,6 +20,8 @@ from bayes_share.tensors.trees import Tree, each_tensor, to_device
 DeviceName = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
 Capture = Literal["auto", "on", "off", "replay"]
+
+_log = logging.getLogger(__name__)
 
 CAPTURED_BY_DEFAULT: frozenset[str] = frozenset()
 """The names of the GPUs on which captured steps were measured to be correct and faster."""
@@ -63,15 +67,32 @@ class Execution:
         """A new driver, which takes the steps of a training."""
         ranks = Ranks.here()
         processes = OfRanks(ranks, self.sync_norms) if ranks.count > 1 else OneProcess()
+        if self._captures:
+            return Captured(self.torch_device, processes)
+        if self.torch_device.type == "cuda" and self.capture == "auto":
+            name = torch.cuda.get_device_name(self.torch_device)
+            _log.info(
+                "steps are not captured: this has not been measured on %s; %s on captures them", name, option("capture")
+            )
+        if self.torch_device.type != "cuda" and self.capture == "on":
+            _log.info("steps are not captured: they run on a CPU")
+        return Eager(processes)
+
+    @property
+    def way(self) -> str:
+        """The type of device and whether steps are captured, as a short text."""
+        return f"{self.torch_device.type}, captured steps" if self._captures else self.torch_device.type
+
+    @property
+    def _captures(self) -> bool:
         device = self.torch_device
         is_gpu = device.type == "cuda"
-        captures = {
+        return {
             "auto": is_gpu and torch.cuda.get_device_name(device) in CAPTURED_BY_DEFAULT,
             "on": is_gpu,
             "off": False,
             "replay": True,
-        }
-        return Captured(device, processes) if captures[self.capture] else Eager(processes)
+        }[self.capture]
 
     @property
     def torch_device(self) -> torch.device:
@@ -89,7 +110,7 @@ class Execution:
                 if parameter.ndim == 4:
                     parameter.data = parameter.data.to(memory_format=torch.channels_last)
         if self.compile:
-            model.network.compile(options={"fallback_random": True})  # the random numbers of the uncompiled network
+            compile_network(model.network)
         return model
 
     def place_inputs(self, x: Tree) -> Tree:

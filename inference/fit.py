@@ -15,7 +15,7 @@ from bayes_share.inference.batches.choice import BatchSize, batches_of
 from bayes_share.inference.batches.source import LastBatch, Source
 from bayes_share.inference.batches.tensors import Tensors
 from bayes_share.inference.execution import Execution, WhereTensorsAre
-from bayes_share.inference.loop.history import Line
+from bayes_share.inference.loop.history import Line, in_words
 from bayes_share.inference.loop.resumption import kept_in
 from bayes_share.inference.methods.distill.distill import taught
 from bayes_share.inference.step.ranks import Ranks
@@ -66,7 +66,7 @@ def fit(
             all. Loaders and iterables define their own batches.
         seed: random seed of initialisation (if a function builds the model), order, augmentation and noise.
         execution: device, precision and other options of the computation.
-        progress: whether to show a progress bar.
+        progress: whether to show a progress bar, with the loss and the validation scores of the latest epoch.
         validation: data to score after each epoch, in any form that `data` may have. None: the validation images of the
             data, if there are any.
         validation_samples: number of draws for these scores.
@@ -80,12 +80,14 @@ def fit(
             None: all members.
         last_batch: handling of a last batch with fewer examples: "drop", or "pad" (it is filled up with examples of
             weight 0, so that every example counts once in an epoch).
-        num_data: number of training examples, for an iterable that does not provide it.
+        num_data: number of training examples, for an iterable that does not provide it, or a custom sampler that
+            chooses different examples in each epoch from a part of its dataset.
         steps_per_epoch: number of batches in an epoch, including the last one, for an iterable without ``len()``.
         checkpoints: folder in which to save checkpoints during training, after epochs and at time intervals.
-        resume: whether to resume from existing checkpoints. On the CPU, a training that was interrupted and resumed
-            gives bitwise the same result as an uninterrupted one. Images, tensors, loaders of map-style datasets and
-            iterables with a state are resumed at any batch, other iterables at the end of the last epoch.
+        resume: whether to resume from existing checkpoints, which must be of the same algorithm, model and data. On the
+            CPU, a training that was interrupted and resumed gives bitwise the same result as an uninterrupted one.
+            Images, tensors, loaders of map-style datasets and iterables with a state are resumed at any batch, other
+            iterables at the end of the last epoch.
         checkpoint_minutes: maximum time between checkpoints, in minutes.
         report: called after each epoch with its line of the history, a dict of loss, scores, learning rate and seconds:
             ``history = []; fit(..., report=history.append)``.
@@ -222,8 +224,11 @@ def _trained(
         bar = tqdm(total=training.num_steps, initial=training.step, disable=is_disabled, unit="step")
         with bar:
             for _ in training.steps():
-                if report is not None and is_first and training.step % training.steps_per_epoch == 0:
-                    report(dict(training.history[-1]))
+                if training.step % training.steps_per_epoch == 0:
+                    if report is not None and is_first:
+                        report(dict(training.history[-1]))
+                    if not bar.disable:  # reading the scores waits for the device
+                        bar.set_postfix_str(in_words(training.history[-1]))
                 save()
                 bar.update()
     return training.state

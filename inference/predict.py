@@ -75,9 +75,10 @@ def predict_draws(
         InputError: as in `predict`.
     """
     check_asked(algorithm, state, x, num_samples, batch_size)
-    in_parts = InParts(batch_size, device_of_draw(algorithm.draw(state, 0)), ranks)
+    forward = algorithm.draw(state, 0)
+    in_parts = InParts(batch_size, device_of_draw(forward), ranks)
     for sample in range(num_samples):
-        forward = algorithm.draw(state, sample)
+        forward = forward if sample == 0 else algorithm.draw(state, sample)
         logits = torch.cat(in_parts(lambda part: forward(transform(part)).cpu(), x), dim=1)  # noqa: B023 (called at once)
         yield logits.to(torch.promote_types(logits.dtype, torch.float32))
 

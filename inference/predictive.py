@@ -81,10 +81,11 @@ def predict_arguments(
         InputError: as in `predictive`.
     """
     check_asked(algorithm, state, x, num_samples, batch_size)
-    device = device_of_draw(algorithm.draw(state, 0))
+    forward = algorithm.draw(state, 0)
+    device = device_of_draw(forward)
     draws, in_parts = [], InParts(batch_size, device, ranks)
     for sample in range(num_samples):
-        forward = algorithm.draw(state, sample)
+        forward = forward if sample == 0 else algorithm.draw(state, sample)
         parts = in_parts(lambda part: forward(transform(part)), x)  # noqa: B023 (called at once)
         outputs = torch.cat([part.to(device) for part in parts], dim=1)
         draws.append(arguments_under(forward, outputs))

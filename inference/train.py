@@ -19,6 +19,7 @@ from bayes_share.inference.algorithm import Batch, Build, Inference, StepInfo
 from bayes_share.inference.batches.source import Source
 from bayes_share.inference.draws.features import predict_with_features
 from bayes_share.inference.execution import Execution
+from bayes_share.inference.loop.description import Describing
 from bayes_share.inference.loop.epoch_sums import EpochSums
 from bayes_share.inference.loop.history import History, Line
 from bayes_share.inference.loop.preflight import looked_at, precision_of, settling
@@ -30,7 +31,7 @@ from bayes_share.inference.loop.verdicts import verdicts, where_it_stopped
 from bayes_share.inference.predict import predict, predict_draws
 from bayes_share.inference.predictive import predict_arguments
 from bayes_share.inference.step.losses import Losses, check_finite
-from bayes_share.inference.step.ranks import ALONE, Ranks
+from bayes_share.inference.step.ranks import ALONE, Ranks, use_own_gpu
 from bayes_share.inference.step.same_data import check_same
 from bayes_share.io.reading import reading
 from bayes_share.models.likelihoods import Likelihood
@@ -68,7 +69,8 @@ class Training:
 
     Raises:
         InputError: if neither or both of `epochs` and `num_steps` are given, one of them is out of range, `patience` or
-            `keep` is given without validation data, or the algorithm cannot train the model.
+            `keep` is given without validation data, the algorithm cannot train the model, or there are more processes
+            than GPUs.
 
     >>> from bayes_share.inference import MAP
     >>> from bayes_share.inference.batches.choice import batches_of
@@ -110,11 +112,15 @@ class Training:
             raise InputError("patience requires validation data for early stopping")
         if keep is not None and validation is None:
             raise InputError("keep requires validation data to choose members")
+        if Ranks.here().count > 1:
+            use_own_gpu(execution.torch_device)
         # Allocated first, so that the device is initialised before its generator is seeded.
         self._sums = EpochSums(execution.torch_device)
+        describing = Describing(build, algorithm.is_under_priors)
         with seeded(seed, "init"):
-            settled = settling(build, source, execution)
+            settled = settling(describing, source, execution)
             self.state = algorithm.init(settled, source.num_data, self.num_steps)
+        self.description = describing.description
         if keep is not None:
             check_keeps(algorithm, self.state, keep)
         dtype = precision_of(algorithm.draw(self.state, 0).parts[0].model)
@@ -291,6 +297,9 @@ class Training:
         before, now = state_dict.get("processes", 1), Ranks.here().count
         if before != now and not state_dict["is_finished"]:
             _log.info("the training ran on %s processes and resumes on %s: random numbers will differ", before, now)
+        way = state_dict.get("way", self.execution.way)  # missing in older states
+        if way != self.execution.way and not state_dict["is_finished"]:
+            _log.info("the training ran on %s and resumes on %s: results will differ slightly", way, self.execution.way)
         self.step = state_dict["step"]
         self.is_finished = state_dict["is_finished"]
         self._history = History(state_dict["history"])
@@ -312,6 +321,7 @@ class Training:
             "seconds": self._seconds,
             "sums": self._sums.values.clone(),
             "processes": Ranks.here().count,
+            "way": self.execution.way,
             "source": self.source.state_dict(),
             **({} if self._stopping is None else {"stopping": self._stopping.state_dict()}),
             **({} if self._kept is None else {"kept": self.kept}),
@@ -325,7 +335,7 @@ class Training:
         """
         try:
             yield
-        except (InputError, RunError, MemoryError, torch.OutOfMemoryError):
+        except (InputError, RunError):
             raise
         except Exception as error:
             if not self._is_loaded or is_out_of_memory(error):
@@ -405,7 +415,7 @@ class Training:
                 planned = math.ceil(self.num_steps / self.steps_per_epoch)
                 _log.info(where_it_stopped(self.history, planned))
             check_finite(self.state.state_dict(), self.step, self.num_steps)
-            self.algorithm.finish(self.state, self.source.in_order())
+            self.algorithm.finish(self.state, self.source.in_random_order(self.seed))
             for warning in verdicts(
                 self.algorithm, self.state, self.history, self.validation, is_best=self._stopping is not None
             ):

@@ -109,12 +109,13 @@ class Model(nn.Module):
 
         A dict is passed as keyword arguments if the network's ``forward`` accepts its keys, and a tuple as positional
         arguments if ``forward`` accepts that many; otherwise the batch is one argument. If the network returns an
-        object with ``logits``, as Hugging Face's networks do, the logits are returned. `feed` is as in `Ensemble`.
+        object with ``logits``, as Hugging Face's networks do, the logits are returned. `feed` is as in `Ensemble`. The
+        network gets a copy of the batch, which it may change in place.
 
         Raises:
             InputError: if the network returns neither one tensor nor an object with logits.
         """
-        args, kwargs = call_of(self.network, self.entered(x))
+        args, kwargs = call_of(self.network, self.entered(x)).copied()
         if isinstance(self.network, Members):
             was_settled = self.network.is_settled
             outputs = self.network(*args, feed=feed, **kwargs)
@@ -293,7 +294,7 @@ class Model(nn.Module):
 
 def outputs_of(network: nn.Module, x: Tree) -> Tensor:
     """Call a single network as `Model` does and return its outputs ``[batch, ...]``."""
-    args, kwargs = call_of(network, x)
+    args, kwargs = call_of(network, x).copied()
     return _with_batch_axis(logits_in(network(*args, **kwargs), network), x)
 
 

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import urllib.error
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -361,6 +362,28 @@ def test_each_epoch_visits_every_image_once_in_a_different_order():
     assert torch.equal(order, epoch_order(50, seed=0, epoch=0))
     assert not torch.equal(order, epoch_order(50, seed=0, epoch=1))
     assert not torch.equal(order, epoch_order(50, seed=1, epoch=0))
+
+
+class Unread(tuple[str, ...]):
+    """Names that must not be read: the indices of a batch are on the GPU, and reading a name would wait for it."""
+
+    __slots__ = ()
+
+    def __getitem__(self, place):
+        raise AssertionError("a name was read")
+
+    def __iter__(self):
+        raise AssertionError("the names were read")
+
+
+def test_a_training_batch_does_not_read_the_names_of_images(tmp_path):
+    data = load_data(f"folder:{pictures(tmp_path)}")
+    indices = torch.tensor([3, 0, 3])
+    expected, labels = data.normalise(data.train.images[indices]), data.train.labels[indices]
+    object.__setattr__(data.train, "names", Unread(data.train.names))  # past the type check, which reads one
+    x, y = train_batch(replace(data, augment="none"), indices)
+    assert torch.equal(x, expected)
+    assert torch.equal(y, labels)
 
 
 def test_eval_batches_keep_the_order_and_the_last_smaller_batch(tmp_path):

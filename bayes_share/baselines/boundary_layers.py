@@ -10,6 +10,7 @@ from bayes_share.errors import InputError
 from bayes_share.layers.copying import copy_of
 from bayes_share.sharing.batch_dependence import first_line, without_hooks
 from bayes_share.sharing.convertible import FACTORED, NORMS, has_parameters
+from bayes_share.tensors.trees import each_tensor
 
 
 class Ends(NamedTuple):
@@ -50,7 +51,7 @@ def ends_of(net: nn.Module, example: Any) -> Ends:
     with without_hooks(network), torch.enable_grad():
         handles = [module.register_forward_pre_hook(cut) for module in names]
         try:
-            outputs = network(tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, example))
+            outputs = network(each_tensor(lambda leaf: leaf.detach().clone(), example))
         except InputError:
             raise
         except Exception as error:

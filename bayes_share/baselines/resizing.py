@@ -72,7 +72,7 @@ def resized(net: nn.Module, example: Tensor, outputs: Outputs, groups: Callable[
     with without_hooks(network), torch.no_grad():
         handles = [module.register_forward_pre_hook(fit) for module in copy_names]
         try:
-            network(example)
+            network(example.clone())  # a network may change its inputs in place
         except InputError:
             raise
         except Exception as error:

@@ -1,6 +1,7 @@
 """Batches made by tensor operations on the device of the images, without worker processes."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float32, Int64
@@ -46,7 +47,7 @@ def train_batch(data: Data, indices: Int64[Tensor, "batch"]) -> Batch:
     Returns:
         Images ``[batch, channel, height, width]`` in float32, and labels ``[batch]``.
     """
-    chosen = data.train.at(indices)
+    chosen = replace(data.train, names=None).at(indices)  # looking names up would wait for the indices on a GPU
     images = chosen.images if data.transform is None else _transformed(chosen.images, data.transform)
     return AUGMENTATIONS[data.augment](data.normalise(images)), chosen.labels
 

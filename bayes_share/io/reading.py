@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bayes_share.errors import InputError
+from bayes_share.errors import InputError, is_gpu_out_of_memory
 from bayes_share.io.terminal import printable
 
 _REASON = 200  # characters
@@ -28,6 +28,8 @@ def reading(path: str | Path, what: str, remedy: str = "") -> Iterator[None]:
 
     Raises:
         InputError: replaces every other exception and names the file. An InputError raised inside is unchanged.
+        torch.OutOfMemoryError: is not converted. Damaged bytes can request too much memory of the host, but what is
+            moved to a GPU has been read before.
 
     >>> with reading("a.json", "JSON", "; remove it"):
     ...     raise RecursionError("too deep")
@@ -42,6 +44,8 @@ def reading(path: str | Path, what: str, remedy: str = "") -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
+        if is_gpu_out_of_memory(error):
+            raise
         if isinstance(error, OSError) and error.strerror:  # not one that a library raised for damaged bytes
             raise InputError(f"{printable(path)} cannot be read: {error.strerror}{remedy}") from error
         reason = printable(" ".join(f"{type(error).__name__}: {error}".split()), _REASON).rstrip(": ")

@@ -10,10 +10,12 @@ from bayes_share.baselines import masked, mimo, packed
 from bayes_share.errors import InputError, option
 from bayes_share.layers.factors import FactorForm, FactorInit
 from bayes_share.sharing.blocks import share_groups
+from bayes_share.sharing.cancelled_factors import freeze_cancelled_factors
 from bayes_share.sharing.ensemble_conversion import ensemble
 from bayes_share.sharing.layer_sharing import LayerFactors, NormOfLayers, share_layers
 from bayes_share.sharing.module_names import NormSharing
 from bayes_share.sharing.starts import read_starts
+from bayes_share.tensors.calls import call_of
 
 EnsembleKind = Literal["factors", "packed", "masked", "mimo"]
 
@@ -120,7 +122,7 @@ class NetworkSharing:
             return masked(network, self.ensemble_size, self.mask_scale, example=example)
         if self.ensemble_kind == "mimo":
             return mimo(network, self.ensemble_size, example=example)
-        return ensemble(
+        members = ensemble(
             network,
             self.ensemble_size,
             read_starts(self.init, self.init_sd, self.init_probability),
@@ -129,6 +131,9 @@ class NetworkSharing:
             factor_form=self.factor_form,
             own=self.own,
         )
+        # The strategy is settled later, by data: the rows of this example are equal.
+        freeze_cancelled_factors(members.network, network, call_of(network, example))
+        return members
 
     def _is_given(self, name: str) -> bool:
         return bool(getattr(self, name) != getattr(type(self), name))

@@ -7,6 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bayes_share.inference import Training
+from bayes_share.inference.loop.history import in_words
 from bayes_share.inference.loop.saving import Saver
 from bayes_share.inference.step.ranks import Ranks
 from bayes_share.io.files import write_atomically
@@ -22,12 +23,6 @@ from bayes_share.runs.run_folder import RunFolder, check_folder, finished_run, r
 from bayes_share.tasks import task_of
 
 _log = logging.getLogger(__name__)
-
-_SHOWN = (
-    ("validation_accuracy", "validation accuracy", ".1%"),
-    ("validation_nll", "validation NLL", ".3f"),
-    ("validation_disagreement", "members disagree on", ".1%"),
-)
 
 
 def run(config: RunConfig, path: Path, resume: bool = False, progress: bool = True) -> RunFolder:
@@ -136,7 +131,7 @@ def _train(
                 if training.step % training.steps_per_epoch == 0:
                     write_atomically(folder.metrics, history_csv(training.history))
             if training.step % training.steps_per_epoch == 0:
-                bar.set_postfix_str(_latest(training.history))
+                bar.set_postfix_str(in_words(training.history[-1]))
             if is_last:
                 raise InterruptedRun(
                     f"stopped after step {training.step} of {training.num_steps}: resume with --resume"
@@ -146,12 +141,3 @@ def _train(
         saver.save(training)
     if is_interrupted():
         raise InterruptedRun("stopped after training, before predicting: resume with --resume")
-
-
-def _latest(history: list[dict[str, int | float]]) -> str:
-    last = history[-1]
-    said = [f"epoch {last['epoch'] + 1:.0f}", f"loss {last['loss']:.3f}"]
-    for name, title, form in _SHOWN:
-        if (value := last.get(name)) is not None:
-            said.append(f"{title} {value:{form}}")
-    return ", ".join(said)

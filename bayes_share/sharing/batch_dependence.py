@@ -20,7 +20,7 @@ _COMPUTING = ("torch.nn.utils.", "transformers.")
 
 
 def run_example(net: nn.Module, call: Call, run: Callable[..., Any] | None = None) -> Any:
-    """Run a network on an example in eval mode, and leave its modes, its buffers and the random state unchanged.
+    """Run a network on a copy of an example in eval mode; its modes, its buffers and the random state do not change.
 
     Args:
         net: The network.
@@ -42,7 +42,8 @@ def run_example(net: nn.Module, call: Call, run: Callable[..., Any] | None = Non
         with torch.no_grad(), torch.random.fork_rng(devices=_cuda_devices()), warnings.catch_warnings():
             # For instance of checkpointing, which warns when there are no gradients.
             warnings.simplefilter("ignore")
-            return (run or net)(*call.args, **call.kwargs)
+            args, kwargs = call.copied()
+            return (run or net)(*args, **kwargs)
     except InputError:
         raise
     except Exception as error:

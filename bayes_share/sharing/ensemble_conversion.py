@@ -10,14 +10,12 @@ from bayes_share.layers.copying import copy_of
 from bayes_share.layers.factor_parameters import check_ensemble_size
 from bayes_share.layers.factored import Factored
 from bayes_share.layers.factors import FactorForm, FactorInit, FactorTerms
-from bayes_share.layers.norm import MemberBatchNorm
-from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.layers.way import Way, check_way
 from bayes_share.sharing.arguments import Arguments
 from bayes_share.sharing.batch_dependence import constant_modules, run_example, without_hooks
+from bayes_share.sharing.cancelled_factors import freeze_cancelled_factors
 from bayes_share.sharing.constant_layers import COMPUTES_A_CONSTANT
 from bayes_share.sharing.convertible import FACTORED, NORMS, check_network, has_parameters
-from bayes_share.sharing.following_norms import norms_that_follow
 from bayes_share.sharing.member_networks import empty_copy, tied_names
 from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.members_interface import Members
@@ -92,8 +90,8 @@ def ensemble(
             frozen. Embeddings stay shared.
         own: Names or patterns of modules whose parameters each member has for itself. Weights start as the factors
             would make them, norms as copies. "norms" means all norms, and "head" the last layer, unless a module has
-            that name. `own` has priority over `exclude`. If a batch norm in `own` follows a layer, the layer's factor s
-            is not trained: the norm would cancel all of it but the sign.
+            that name. `own` has priority over `exclude`. If `example` shows that a batch norm in `own` directly follows
+            a layer, the layer's factor s is not trained: the norm would cancel all of it but the sign.
         shared: Names of arguments of ``forward`` that all members get unchanged: tensors without a batch axis whose
             first axis may be as long as the batch, such as ``("positions",)``. Those of Hugging Face's networks are
             known.
@@ -135,7 +133,8 @@ def ensemble(
     network = copy_of(net)
     starts = starts_of(init, network, layers_with_factors(network, why_shared, is_own, terms), terms)
     left = convert(network, Parts(ensemble_size, starts.of, terms, way, why_shared, is_own))
-    _stop_before_own_norms(network)
+    if given is not None:
+        freeze_cancelled_factors(network, net, given.call)
     if not any(type(module) in FACTORED.values() for module in network.modules()):
         there = ", ".join(sorted({type(module).__name__ for module in net.modules() if has_parameters(module)}))
         raise InputError(
@@ -163,15 +162,6 @@ def _constants(net: nn.Module, example: Arguments) -> set[str]:
     modules = {module: name for name, module in net.named_modules() if type(module) in (*FACTORED, *NORMS)}
     with without_hooks(net):
         return constant_modules(modules, lambda call: run_example(net, call), example)
-
-
-def _stop_before_own_norms(network: nn.Module) -> None:
-    """Freeze the factors s that batch norms owned by the members cancel."""
-    for layer, norm in norms_that_follow(network).items():
-        if not isinstance(norm, MemberBatchNorm) or not isinstance(layer, Rank1Layer) or layer.s is None:
-            continue
-        if layer.one_term() is not None:
-            layer.s.requires_grad_(False)
 
 
 def _has_members(module: nn.Module) -> bool:

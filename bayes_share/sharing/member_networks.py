@@ -6,16 +6,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bayes_share.errors import InputError
 from bayes_share.layers.copying import copy_of
 from bayes_share.layers.factored import Factored
+from bayes_share.tensors.attributes import attributes_of, changed, follow
+from bayes_share.tensors.references import references
 
 IN_SEVERAL_PLACES = "shared_by_layers"
 """Attribute of a module that sharing put in several places. The plain network has a separate one in each."""
 
 
 def empty_copy(network: nn.Module) -> nn.Module:
-    """Return the original form of a network with empty parameters (on the meta device), for `fill`."""
+    """Return the original form of a network with empty parameters (on the meta device), for `fill`.
+
+    Raises:
+        InputError: A module keeps parameters in a list, tuple or dict, where a member cannot replace them.
+    """
     copy = copy_of(network)
+    _check_no_listed_parameters(copy)
     for module in list(copy.modules()):
         if isinstance(module, Factored):
             module.remove_factors()
@@ -25,6 +33,20 @@ def empty_copy(network: nn.Module) -> nn.Module:
         delattr(own, IN_SEVERAL_PLACES)
         copy.set_submodule(name, own)
     return copy.to("meta")
+
+
+def _check_no_listed_parameters(network: nn.Module) -> None:
+    for module_name, module in network.named_modules():
+        if type(module).__module__.startswith(("torch.", "bayes_share.")):
+            continue  # recurrent layers, which renew their list
+        for name, value in attributes_of(module).items():
+            if isinstance(value, list | tuple | dict) and any(
+                isinstance(part, nn.Parameter) for part in references(value)
+            ):
+                raise InputError(
+                    f"{module_name or 'the network itself'} keeps parameters in {name}, a {type(value).__name__}, "
+                    "where members cannot have their own: use nn.ParameterList or nn.ParameterDict"
+                )
 
 
 def places_of(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -86,8 +108,8 @@ def fill(empty: nn.Module, tensors: Mapping[str, Tensor], like: nn.Module) -> nn
         tensors: Parameters and buffers by name. Tensors that the original network ties stay tied.
         like: The converted network, for `requires_grad` and the training mode of modules.
     """
+    follow_attributes(empty, like)
     plain = copy_of(empty)
-    follow_options(plain, like)
     trained = {name: parameter.requires_grad for name, parameter in like.named_parameters(remove_duplicate=False)}
     made: dict[tuple[Any, ...], Tensor] = {}
     modules = dict(plain.named_modules(remove_duplicate=False))
@@ -130,14 +152,15 @@ def _is_shared(module: nn.Module, name: str) -> bool:
 class KeptMembers:
     """The folded members of an ensemble. They are folded again when the ensemble has changed.
 
-    Each call compares the bits of all parameters and buffers, and the options of modules, with a snapshot. This detects
-    all changes, including those through ``.data``, a numpy view or a replayed CUDA graph. The snapshot takes as much
-    memory as the converted network; ``benchmarks/README.md`` has the time of the comparison.
+    Each call compares the bits of all parameters and buffers, and the other attributes of modules, with a snapshot.
+    This detects all changes, including those through ``.data``, a numpy view or a replayed CUDA graph. The members have
+    the same attributes as the network, not copies, so that a change within a dict or list takes effect. The snapshot
+    takes as much memory as the converted network; ``benchmarks/README.md`` has the time of the comparison.
     """
 
     def __init__(self) -> None:
         self._tensors: list[Tensor] = []
-        self._options: list[dict[str, Any]] = []
+        self._attributes: list[dict[str, Any]] = []
         self._members: list[nn.Module] = []
 
     def of(self, network: nn.Module, empty: nn.Module, ensemble_size: int) -> list[nn.Module]:
@@ -145,19 +168,21 @@ class KeptMembers:
         if not self._is_current(network):
             self.forget()  # first, so that no two copies are held
             self._members = [fill(empty, member_tensors(network, i), network) for i in range(ensemble_size)]
+            for member in self._members:
+                follow_attributes(member, network)
             self._tensors = [tensor.detach().clone() for tensor in _all_tensors(network)]
-            self._options = [options_of(module) for module in network.modules()]
+            self._attributes = [_of_members(module) for module in network.modules()]
         return self._members
 
     def forget(self) -> None:
         """Free the memory."""
-        self._tensors, self._options, self._members = [], [], []
+        self._tensors, self._attributes, self._members = [], [], []
 
     def _is_current(self, network: nn.Module) -> bool:
         now = list(_all_tensors(network))
         return (
             len(now) == len(self._tensors)
-            and self._options == [options_of(module) for module in network.modules()]
+            and not any(map(changed, self._attributes, map(_of_members, network.modules())))
             and all(_same_bits(*pair) for pair in zip(now, self._tensors, strict=True))
         )
 
@@ -166,27 +191,24 @@ class KeptMembers:
 
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_OPTION_TYPES = (bool, int, float, str, tuple, type(None))
-_OF_NO_MEMBER = ("training", "ensemble_size", "way", "fold_above")
+_OF_NO_MEMBER = ("ensemble_size", "way", "fold_above")
 
 
-def options_of(module: nn.Module) -> dict[str, Any]:
-    """Return the options of a module that are plain values, such as ``eps``, ``p`` or ``stride``."""
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if not name.startswith("_") and name not in _OF_NO_MEMBER and isinstance(value, _OPTION_TYPES)
-    }
+def follow_attributes(network: nn.Module, other: nn.Module) -> None:
+    """Give a network the present attributes of the modules of another one, of which one is converted and one is plain.
+
+    These are options, and state that is neither a parameter nor a buffer. Both networks then have the same objects.
+    """
+    both = (net.named_modules(remove_duplicate=False) for net in (network, other))
+    for (_, module), (_, present) in zip(*both, strict=True):
+        is_converted = type(module) is not type(present)  # its private attributes are those of its class
+        private = [name for name in vars(module) if name.startswith("_")] if is_converted else []
+        follow(module, present, (*_OF_NO_MEMBER, *private))
 
 
-def follow_options(plain: nn.Module, network: nn.Module) -> None:
-    """Copy the present options of a converted network's modules to those of its plain network."""
-    both = (net.named_modules(remove_duplicate=False) for net in (network, plain))
-    for (_, converted), (_, module) in zip(*both, strict=True):
-        here, there = options_of(module), options_of(converted)
-        for name in here.keys() & there.keys():
-            if here[name] != there[name]:
-                setattr(module, name, there[name])
+def _of_members(module: nn.Module) -> dict[str, Any]:
+    """Return the attributes of a converted module that its members have too."""
+    return {name: value for name, value in attributes_of(module).items() if name not in _OF_NO_MEMBER}
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:

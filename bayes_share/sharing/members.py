@@ -19,7 +19,7 @@ from bayes_share.sharing.arguments import Arguments
 from bayes_share.sharing.constant_layers import COMPUTES_A_CONSTANT, constant_layers, converted_since, share_again
 from bayes_share.sharing.described_parts import described_parts
 from bayes_share.sharing.lost_batch_axis import LostBatchAxis
-from bayes_share.sharing.member_networks import KeptMembers, follow_options, member_tensors
+from bayes_share.sharing.member_networks import KeptMembers, follow_attributes, member_tensors
 from bayes_share.sharing.member_selection import checked_members, keep_rows
 from bayes_share.sharing.members_interface import Feed, Members
 from bayes_share.sharing.outputs import has_rows, joined, of_rows
@@ -138,10 +138,10 @@ class Ensemble(Members):
         if feed == "tile" and self._may_fold():
             members = self._kept.of(self.network, self.plain, self.ensemble_size)
             restored = self._lost_batch_axis.restored
-            return joined([restored(member(*args, **kwargs), member, given, member) for member in members])
+            return joined([restored(_on_a_copy(member, given.call), member, given, member) for member in members])
         if self.strategy != "tile":  # also if the strategy could not be settled yet
-            return self.one_by_one([given.call] * self.ensemble_size if feed == "tile" else self._parts(given))
-        rows = given.call if feed == "split" else self.tiled(given)
+            return self._looped([given.call] * self.ensemble_size if feed == "tile" else self._parts(given))
+        rows = given.call.copied() if feed == "split" else self.tiled(given)
         return self.tile(*rows.args, **rows.kwargs)
 
     @property
@@ -173,10 +173,17 @@ class Ensemble(Members):
 
     def loop(self, parts: Sequence[Any]) -> Any:
         """Run the original network on each member's part of a batch, as `call_of` passes it."""
-        return self.one_by_one([call_of(self, part) for part in parts])
+        return self._looped([call_of(self, part) for part in parts])
+
+    def _looped(self, calls: Sequence[Call]) -> Any:
+        """Run `one_by_one`, and keep what the network assigned to its attributes."""
+        outputs = self.one_by_one(calls)
+        if not torch.compiler.is_compiling():
+            follow_attributes(self.network, self.plain)
+        return outputs
 
     def one_by_one(self, calls: Sequence[Call]) -> Any:
-        """Run the original network once for each member, with that member's weights."""
+        """Run the original network once for each member, with that member's weights, on a copy of its batch."""
         if not self._is_as_converted():
             raise InputError(
                 "modules of the ensemble were replaced after it was made: change the network before calling ensemble()"
@@ -185,7 +192,7 @@ class Ensemble(Members):
         for (_, converted), (_, plain) in zip(*both, strict=True):
             plain.training = converted.training
         if not torch.compiler.is_compiling():
-            follow_options(self.plain, self.network)
+            follow_attributes(self.plain, self.network)
         counts = [
             (module.num_batches_tracked, module.num_batches_tracked.clone())
             for module in self.network.modules()
@@ -200,11 +207,15 @@ class Ensemble(Members):
             def run(*args: Any, **kwargs: Any) -> Any:
                 return call_under(self.plain, tensors, args, kwargs)
 
-            return self._lost_batch_axis.restored(run(*call.args, **call.kwargs), self.plain, self.arguments(call), run)
+            args, kwargs = call.copied()
+            return self._lost_batch_axis.restored(run(*args, **kwargs), self.plain, self.arguments(call), run)
 
         each = [partial(of_member, member, call) for member, call in enumerate(calls)]
-        # Side by side, they would update the counter at the same time.
-        return joined([call() for call in each] if counts else one_after_the_other(each))
+        # Side by side, members would update shared buffers, such as the statistics of norms, at the same time.
+        shares_buffers = any(
+            module.training and next(module.buffers(recurse=False), None) is not None for module in self.plain.modules()
+        )
+        return joined([call() for call in each] if shares_buffers else one_after_the_other(each))
 
     def changed(self, change: Callable[[nn.Module], None]) -> "Ensemble":
         """Return a copy whose network was changed in place, without changing what a member computes."""
@@ -349,6 +360,11 @@ class Ensemble(Members):
             of_one.changed(lambda tensor: tensor[member * size : (member + 1) * size])  # noqa: B023 (at once)
             for member in range(self.ensemble_size)
         ]
+
+
+def _on_a_copy(network: nn.Module, call: Call) -> Any:
+    args, kwargs = call.copied()
+    return network(*args, **kwargs)
 
 
 def _structure(network: nn.Module) -> list[tuple[str, type[nn.Module]]]:

@@ -1,16 +1,21 @@
 """Finding out whether all members can be computed in one pass over tiled rows."""
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
+from bayes_share.errors import InputError
 from bayes_share.layers.folded import without_autocast
 from bayes_share.sharing.arguments import Arguments
 from bayes_share.sharing.batch_dependence import first_line, run_example, without_hooks
 from bayes_share.sharing.kinds import further_terms, parameter_kinds
+from bayes_share.sharing.member_networks import under_all_names
+from bayes_share.tensors.agreement import largest_difference, rounding, varies
+from bayes_share.tensors.attributes import restoring
 from bayes_share.tensors.calls import Call
 
 if TYPE_CHECKING:
@@ -18,9 +23,8 @@ if TYPE_CHECKING:
 
 Strategy = Literal["auto", "tile", "loop"]
 
-# The relative difference that counts as rounding: at least the first, and this many machine epsilons of the dtype.
-# Mixed rows or ignored factors give differences of the order of 1.
-_ROUNDING, _ROUNDINGS = 1e-2, 10.0
+# The largest number of parameters for which a trial in float64 has the memory.
+_MOST_IN_DOUBLE = 2**26
 
 # Parameters smaller than this times 1 / sqrt(fan-in) count as zero.
 _ZERO = 1e-2
@@ -32,31 +36,55 @@ def decide(ensemble: "Ensemble", example: Arguments) -> tuple[Strategy, str]:
     A network may read a child's weight itself, mix rows, require one batch size or have another axis first. One pass
     over tiled rows is then wrong or fails. Running the original network once for each member is always correct.
 
-    The comparison runs without autocast and in eval mode. It does not see rows that are mixed in training only, such as
-    by mixup inside the network: such a network needs ``strategy="loop"``.
+    The comparison runs without autocast and in eval mode, in float64 if the network supports it and is not too large.
+    It does not see rows that are mixed in training only, such as by mixup inside the network: such a network needs
+    ``strategy="loop"``.
 
     Args:
         ensemble: The ensemble. It is not changed.
         example: A batch; two examples are enough.
     """
-    parameter = next(ensemble.parameters())
-    call = tree_map(lambda leaf: _telling(leaf, parameter.dtype), example.call)
-    values = {f"ensemble.{name}": value for name, value in trial_values(ensemble).items()}
-    with without_hooks(ensemble.network), without_hooks(ensemble.plain), without_autocast(parameter.device):
+    own = next(ensemble.parameters()).dtype
+    if sum(parameter.numel() for parameter in ensemble.parameters()) <= _MOST_IN_DOUBLE:
+        with suppress(InputError):  # some networks fail in float64; other errors occur again below
+            return _compared(ensemble, example, torch.float64)
+    return _compared(ensemble, example, own)
+
+
+def _compared(ensemble: "Ensemble", example: Arguments, dtype: torch.dtype) -> tuple[Strategy, str]:
+    device = next(ensemble.parameters()).device
+    call = tree_map(lambda leaf: _telling(leaf, dtype), example.call)
+    values = {f"ensemble.{name}": value for name, value in _in_dtype(ensemble, dtype).items()}
+    networks = (ensemble.network, ensemble.plain)
+    with without_hooks(networks[0]), without_hooks(networks[1]), restoring(*networks), without_autocast(device):
         tiled, looped, failure = run_example(_Call(_Both(ensemble), values), call)
     if failure is not None:
         return "loop", f"one pass over tiled rows fails ({failure})"
     difference = largest_difference(tiled, looped)
     if difference is None:
         return "loop", "one pass over tiled rows gives outputs of another structure"
-    if not any(bool(leaf.any()) for leaf in tree_leaves(looped) if isinstance(leaf, Tensor)):
-        return "auto", "not decided: the batches so far gave no outputs to compare"
     if not difference < rounding(looped):
         return "loop", f"one pass over tiled rows gives different outputs (relative difference {difference:.2g})"
+    if not varies(looped):
+        return "auto", "not decided: the batches so far gave no outputs to compare"
     return (
         "tile",
         f"one pass over tiled rows agrees with running member by member (relative difference {difference:.1g})",
     )
+
+
+def _in_dtype(network: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return the floating-point parameters and buffers in another dtype, with `trial_values`, by all their names."""
+    parameters = under_all_names(network, dict(network.named_parameters()) | trial_values(network))
+    buffers = {
+        f"{prefix}.{name}" if prefix else name: buffer
+        for prefix, module in network.named_modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    }
+    return {
+        name: tensor.detach().to(dtype) for name, tensor in (parameters | buffers).items() if tensor.is_floating_point()
+    }
 
 
 def trial_values(network: nn.Module) -> dict[str, Tensor]:
@@ -117,29 +145,3 @@ class _Call(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         # A module used twice has its parameters under two names; with `tie_weights` torch would put both back wrongly.
         return torch.func.functional_call(self.module, self.parameters_drawn, args, kwargs, tie_weights=False)
-
-
-def largest_difference(tiled: Any, looped: Any) -> float | None:
-    """Return the largest difference relative to the largest output; None if the structures differ."""
-    one, other = tree_leaves(tiled), tree_leaves(looped)
-    if len(one) != len(other):
-        return None
-    largest, difference = 0.0, 0.0
-    for left, right in zip(one, other, strict=True):
-        if isinstance(left, Tensor) != isinstance(right, Tensor):
-            return None
-        if isinstance(left, Tensor):
-            if left.shape != right.shape:
-                return None
-            if left.numel() and (left.is_floating_point() or left.is_complex()):
-                same = (left == right) | (left.isnan() & right.isnan())
-                apart = (left - right).abs().masked_fill(same, 0).nan_to_num(nan=math.inf)
-                difference = max(difference, float(apart.max()))
-                largest = max(largest, float(right.abs().nan_to_num(0, 0, 0).max()))
-    return difference / largest if largest else difference
-
-
-def rounding(outputs: Any) -> float:
-    """Return the relative difference between these outputs that rounding can explain."""
-    dtypes = {leaf.dtype for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()}
-    return max([_ROUNDING, *(_ROUNDINGS * torch.finfo(dtype).eps for dtype in dtypes)])

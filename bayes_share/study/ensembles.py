@@ -186,7 +186,7 @@ ENSEMBLE_PRESETS: dict[str, EnsemblePreset] = {
     ),
     "cifar10": EnsemblePreset(
         "ResNet-20 on CIFAR-10, 160 epochs, bfloat16; days on a GPU for all core rows",
-        {**_CIFAR, "model": "resnet20", "epochs": 160, "precision": "bfloat16"},
+        {**_CIFAR, "model": "resnet20", "epochs": 160, "precision": "bfloat16", "capture": "on"},
         _CIFAR_ALGORITHMS,
         ood=("svhn",),
         corruptions=("all",),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from bayes_share.errors import unknown
+from bayes_share.inference import Execution
 from bayes_share.options.records import option_places
 from bayes_share.runs.config import RunConfig
 from bayes_share.runs.config_file import from_flat
@@ -49,7 +50,7 @@ def _paper() -> Recipes:
     other methods, and a single network, for which they have no recipe, is Bayesian in its last layer.
     """
     presets = {method: preset(f"{method}-cifar10") for method in ("sgd", "adamw", "ivon")}
-    run_options = {name for name in option_places(RunConfig) if name != "num_samples"}
+    run_options = {*option_places(RunConfig), *option_places(Execution)} - {"num_samples"}
     common = {name: value for name, value in presets["ivon"].items() if name in run_options} | {"init": "normal"}
     own = {method: {k: v for k, v in options.items() if k not in common} for method, options in presets.items()}
     svi = {

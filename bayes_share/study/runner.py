@@ -1,5 +1,6 @@
 """Many runs in one folder, trained by worker processes."""
 
+import gc
 import signal
 import threading
 import traceback
@@ -206,7 +207,16 @@ def _work(connection_to_parent: Connection, threads: int, processes: int) -> Non
     with suppress(EOFError, ConnectionError):
         while True:
             config, path = connection_to_parent.recv()
-            connection_to_parent.send(reason(partial(run_in_processes, config, path, processes)))
+            failure = reason(partial(run_in_processes, config, path, processes))
+            _free_gpu_memory()
+            connection_to_parent.send(failure)
+
+
+def _free_gpu_memory() -> None:
+    """Return the memory of the last run to the GPU, for other processes and for a next run with other sizes."""
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _is_for_lack_of_memory(reason: str | None) -> bool:

@@ -256,6 +256,7 @@ _CIFAR10 = {
     "init": "normal",
     "data": "cifar10",
     "augment": "flip-crop",
+    "capture": "on",
     "epochs": 200,
     "batch_size": 128,
     "optimizer": "sgd",

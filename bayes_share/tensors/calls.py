@@ -4,7 +4,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 _ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -20,6 +21,12 @@ class Call(NamedTuple):
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+
+    def copied(self) -> "Call":
+        """Return the call with copies of all tensors, for a network that may change its inputs in place."""
+        return Call(
+            tuple(_copied(value) for value in self.args), {name: _copied(value) for name, value in self.kwargs.items()}
+        )
 
 
 def call_of(network: nn.Module, batch: Any) -> Call:
@@ -52,6 +59,12 @@ def call_of(network: nn.Module, batch: Any) -> Call:
 def argument_names(network: nn.Module) -> tuple[str, ...]:
     """Return the names of the positional parameters of a network's ``forward``."""
     return tuple(name for name, parameter in _signature(network).parameters.items() if parameter.kind in _POSITIONAL)
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone()
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, value)
 
 
 def _takes(network: nn.Module, call: Call) -> bool:

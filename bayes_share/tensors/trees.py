@@ -119,6 +119,11 @@ def copied(content: Any) -> Any:
     return each_tensor(lambda leaf: leaf.detach().to("cpu", copy=True), content)
 
 
+def cloned(content: Any) -> Any:
+    """Copy a tree of tensors and plain values, each tensor on its device."""
+    return each_tensor(lambda leaf: leaf.detach().clone(), content)
+
+
 def is_finite(x: Tree) -> Tensor:
     """Return whether all values are finite, as a boolean tensor on their device. Integers are always finite."""
     flags = [leaf.isfinite().all() for leaf in tensors_of(x) if leaf.is_floating_point() or leaf.is_complex()]

@@ -41,7 +41,8 @@ def batches_of(
         batch_size: number of examples in a batch of images or tensors. "auto": 128, or all if there are fewer. None:
             all. Loaders and iterables define their own batches.
         last_batch: "drop" or "pad": handling of a last batch of an epoch with fewer examples.
-        num_data: number of training examples, for an iterable that does not provide it.
+        num_data: number of training examples, for an iterable that does not provide it, or a custom sampler that
+            chooses different examples in each epoch from a part of its dataset.
         steps_per_epoch: number of batches in an epoch, including the last one, for an iterable without ``len()``.
 
     Raises:

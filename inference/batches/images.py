@@ -10,9 +10,10 @@ from torch import Tensor
 
 from bayes_share.data import Data, eval_batches, train_batch
 from bayes_share.inference.algorithm import Batch, Feeding
-from bayes_share.inference.batches.rows import Rows
+from bayes_share.inference.batches.rows import Rows, whole_order
 from bayes_share.inference.batches.source import LastBatch, TargetCheck
 from bayes_share.inference.execution import Execution
+from bayes_share.inference.stable_text import without_addresses
 from bayes_share.tensors.trees import digest
 
 _VALIDATION_BATCH = 500
@@ -98,6 +99,10 @@ class Images:
         """Return all training images in order, without augmentation."""
         return _InOrder(self)
 
+    def in_random_order(self, seed: int) -> Iterable[Batch]:
+        """Return all training images in a random order, without augmentation."""
+        return _InRandomOrder(self, seed)
+
     def inputs(self, x: Tensor) -> Tensor:
         """Normalise uint8 images ``[image, channel, height, width]`` and move them to the device."""
         return self._placed(self.data.normalise(x.to(self._targets.device)))
@@ -107,7 +112,7 @@ class Images:
         return {
             "data": digest(self.data.train.images, self.data.train.labels),
             "augment": self.data.augment,
-            **({} if self.data.transform is None else {"transform": repr(self.data.transform)}),
+            **({} if self.data.transform is None else {"transform": without_addresses(repr(self.data.transform))}),
             "num_data": self.num_data,
             "batch_size": self.batch_size,
             "last_batch": self._rows.last_batch,
@@ -136,3 +141,16 @@ class _InOrder:
         batches = eval_batches(source.data, source.data.train, source.batch_size)
         for (x, _), y in zip(batches, source._targets.split(source.batch_size), strict=True):
             yield Batch(source._placed(x), y)
+
+
+@dataclass(frozen=True)
+class _InRandomOrder:
+    """The batches of `Images.in_random_order`, each computed on demand."""
+
+    source: Images
+    seed: int
+
+    def __iter__(self) -> Iterator[Batch]:
+        source = self.source
+        for which in whole_order(source.num_data, self.seed).to(source._targets.device).split(source.batch_size):
+            yield Batch(source.inputs(source.data.train.at(which).images), source._targets[which])

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator, Sized
 from itertools import islice
 from typing import Any
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from bayes_share.errors import InputError
 from bayes_share.inference.batches.pairs import as_batch
+from bayes_share.inference.batches.samplers import Samplers
 from bayes_share.tensors.seeding import seeded_everywhere
 
 
@@ -19,7 +20,7 @@ class Iterated:
 
     Args:
         given: the iterable.
-        num_data: number of training examples. None: that of a loader's dataset, or else counted in one pass.
+        num_data: number of training examples. None: that of a loader, or else counted in one pass.
         num_batches: number of batches in an epoch. None: its ``len()``.
 
     Raises:
@@ -31,8 +32,8 @@ class Iterated:
     def __init__(self, given: Iterable[Any], num_data: int | None = None, num_batches: int | None = None) -> None:
         self.given = given
         self.num_batches = _num_batches(given, num_data, num_batches)
-        if num_data is None and isinstance(given, DataLoader) and isinstance(given.dataset, Sized):
-            num_data = len(given.dataset)
+        if num_data is None and isinstance(given, DataLoader):
+            num_data = _num_data(given, num_batches)
         with seeded_everywhere("first batch"):
             few = islice(iter(given), 1 if num_data is not None else self.num_batches + 1)
             first, *others = self._sizes(few)
@@ -80,6 +81,10 @@ class Iterated:
             batches = iter(self.given)
         yield from islice(batches, self.num_batches)
 
+    def in_random_order(self, seed: int) -> Iterator[Any]:
+        """Yield the batches of `in_order`: an iterable has one order."""
+        return self.in_order()
+
     def state_dict(self) -> dict[str, Any]:
         """Return an empty dict: every epoch starts from the beginning."""
         return {}
@@ -106,6 +111,13 @@ class Iterated:
         if count != self.num_batches:
             found = f"more than {self.num_batches}" if count > self.num_batches else count
             raise InputError(f"this {self._name} gives {found} batches, but its len() is {self.num_batches}")
+
+
+def _num_data(loader: DataLoader, num_batches: int | None) -> int | None:
+    """Return the number of training examples of a loader with its own iteration or an iterable-style dataset."""
+    if not isinstance(loader.dataset, IterableDataset) and loader.batch_sampler is not None:
+        return Samplers(loader, num_batches).num_data()
+    return len(loader.dataset) if isinstance(loader.dataset, Sized) else None
 
 
 def _num_batches(given: Iterable[Any], num_data: int | None, num_batches: int | None) -> int:

@@ -1,25 +1,17 @@
 """Batches of a `torch.utils.data.DataLoader` over a map-style dataset, with control over its sampler."""
 
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Sized
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    Dataset,
-    RandomSampler,
-    SequentialSampler,
-    SubsetRandomSampler,
-    get_worker_info,
-)
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from bayes_share.errors import InputError
+from bayes_share.inference.batches.rows import whole_order
+from bayes_share.inference.batches.samplers import Samplers
 from bayes_share.tensors.seeding import seed_globals, seeded_everywhere
 
 Request = tuple[tuple[int | str, ...], Any]
@@ -43,8 +35,8 @@ class MapStyle:
 
     Args:
         loader: a loader over a map-style dataset.
-        num_data: number of training examples. None: the size of the dataset, or the number that a custom sampler
-            visits.
+        num_data: number of training examples. None: the size of the dataset, or the number of examples that a custom
+            sampler visits if they are the same in each epoch.
         num_batches: number of batches in an epoch, for a sampler without ``len()``.
 
     Raises:
@@ -56,15 +48,15 @@ class MapStyle:
 
     def __init__(self, loader: DataLoader, num_data: int | None = None, num_batches: int | None = None) -> None:
         self.given = loader
-        self._samplers = list(_samplers(loader))
+        self._samplers = Samplers(loader, num_batches)
         self._loading: _Loading | None = None
         self._members = 1  # with their own order
-        self.num_batches = _num_batches(self._samplers[0], num_batches)
-        order = self._order(0, 0)
+        self.num_batches = self._samplers.num_batches
+        order = self._samplers.order(0, 0)
         if not order:
             raise InputError("the loader has no batches: its dataset or its sampler is empty")
         self._check_number(order, 0)
-        if not _are_from_torch(self._samplers) and order != self._order(0, 0):
+        if not self._samplers.are_from_torch and order != self._samplers.order(0, 0):
             raise InputError(
                 "the sampler's order is not reproducible, so training cannot be resumed: let it draw from the global "
                 "generators of torch, numpy or Python, or from a torch.Generator in its attribute generator"
@@ -74,7 +66,7 @@ class MapStyle:
             size = getattr(loader.batch_sampler, "batch_size", None) if loader.batch_size is None else loader.batch_size
             self.batch_size = size
         self.is_last_short = self.batch_size is not None and len(order[-1]) < self.batch_size
-        self.num_data = _num_data(loader, self._samplers, order) if num_data is None else num_data
+        self.num_data = self._samplers.num_data() if num_data is None else num_data
 
     def fed(self, members: int) -> "MapStyle":
         """Return a reader of the same loader with a separate order for each member.
@@ -84,7 +76,7 @@ class MapStyle:
         """
         other = copy(self)
         other._members = members
-        if other._order(0, 0) == other._order(0, 0, 1):
+        if self._samplers.order(0, 0) == self._samplers.order(0, 0, 1):
             raise InputError(
                 'feed="own" requires a separate order for each member, but the sampler\'s order is fixed: '
                 "pass a DataLoader with shuffle=True"
@@ -101,7 +93,7 @@ class MapStyle:
 
     def epoch(self, seed: int, epoch: int, first: int, stop: int) -> Iterator[Any]:
         """Yield the batches in the sampler's order, from number `first` on."""
-        orders = [self._order(seed, epoch, member) for member in range(self._members)]
+        orders = [self._samplers.order(seed, epoch, member) for member in range(self._members)]
         for order in orders:
             self._check_number(order, epoch)
         requests: list[Request] = [
@@ -117,10 +109,14 @@ class MapStyle:
 
     def in_order(self) -> Iterator[Any]:
         """Yield all examples in the order of the dataset, or in the first epoch's order of a custom sampler."""
-        requests: list[Request] = [(("in order", number), which) for number, which in enumerate(self._fixed_order())]
-        with seeded_everywhere("workers in order"):
-            batches = _Loading(self.given, self._is_batched).of(requests)
-        yield from batches
+        return self._whole(self._fixed_order())
+
+    def in_random_order(self, seed: int) -> Iterator[Any]:
+        """Yield all examples in a random order, or in the order of a custom sampler's epoch 0."""
+        if (size := self._samplers.all_in_batches_of) is None:
+            return self._whole(self._samplers.order(seed, 0))
+        order = whole_order(len(self.given.dataset), seed)  # type: ignore[arg-type]
+        return self._whole([part.tolist() for part in order.split(size)])
 
     def state_dict(self) -> dict[str, Any]:
         """Return an empty dict: orders are drawn from their keys."""
@@ -134,28 +130,24 @@ class MapStyle:
         """Whether the sampler gives the indices of batches. Otherwise the dataset returns whole batches by index."""
         return self.given.batch_sampler is not None
 
-    def _order(self, seed: int, epoch: int, member: int = 0) -> list[Any]:
-        """Return the indices of each batch of an epoch, for all members or for one."""
-        key = (seed, "epoch", epoch, member) if member else (seed, "epoch", epoch)
-        for sampler in self._samplers:
-            if callable(set_epoch := getattr(sampler, "set_epoch", None)):
-                set_epoch(epoch)
-        with seeded_everywhere(*key), _seeded_generators(self.given, *self._samplers):
-            order = list(islice(self._samplers[0], self.num_batches + 1))
-        return [list(which) for which in order] if self._is_batched else order
-
     def _check_number(self, order: list[Any], epoch: int) -> None:
         if len(order) > self.num_batches:  # at most one more was asked for
             raise InputError(f"the sampler gave more than {self.num_batches} batches in epoch {epoch}")
         if len(order) < self.num_batches:
             raise InputError(f"the sampler gave {len(order)} batches in epoch {epoch} instead of {self.num_batches}")
 
+    def _whole(self, order: list[Any]) -> Iterator[Any]:
+        """Yield the batches of a pass, from the indices of each."""
+        requests: list[Request] = [(("in order", number), which) for number, which in enumerate(order)]
+        with seeded_everywhere("workers in order"):
+            batches = _Loading(self.given, self._is_batched).of(requests)
+        yield from batches
+
     def _fixed_order(self) -> list[Any]:
-        inner, size = self._samplers[-1], getattr(self.given.batch_sampler, "batch_size", None)
-        if size is not None and type(self.given.batch_sampler) is BatchSampler and _visits_all(inner):
-            count = len(self.given.dataset)  # type: ignore[arg-type]
-            return [list(range(first, min(first + size, count))) for first in range(0, count, size)]
-        return self._order(0, 0)
+        if (size := self._samplers.all_in_batches_of) is None:
+            return self._samplers.order(0, 0)
+        count = len(self.given.dataset)  # type: ignore[arg-type]
+        return [list(range(first, min(first + size, count))) for first in range(0, count, size)]
 
 
 class _Requests(Dataset):
@@ -226,63 +218,3 @@ class _WorkerInit:
             vars(info)["dataset"] = info.dataset.dataset  # torch forbids setting it as an attribute
         if self.start is not None:
             self.start(worker)
-
-
-def _samplers(loader: DataLoader) -> Iterator[Any]:
-    """Yield the sampler of batches (or of indices, if the dataset returns batches) and the samplers it wraps."""
-    sampler: Any = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
-    while sampler is not None:
-        yield sampler
-        sampler = getattr(sampler, "sampler", None)
-
-
-def _are_from_torch(samplers: list[Any]) -> bool:
-    return all(type(sampler).__module__.startswith("torch.utils.data") for sampler in samplers)
-
-
-def _visits_all(sampler: Any) -> bool:
-    """Return whether a sampler visits every example of its dataset once per epoch."""
-    if type(sampler) is RandomSampler:
-        return not sampler.replacement and sampler.num_samples == len(sampler.data_source)
-    return type(sampler) is SequentialSampler
-
-
-def _num_batches(sampler: Any, given: int | None) -> int:
-    """Return the number of batches in an epoch from the sampler and the user."""
-    try:
-        found = len(sampler)
-    except (TypeError, NotImplementedError):
-        if given is None:
-            raise InputError("the sampler has no len(): give steps_per_epoch") from None
-        return given
-    if given not in (None, found):
-        raise InputError(f"the loader has {found} batches in an epoch, but steps_per_epoch is {given}")
-    return found
-
-
-def _num_data(loader: DataLoader, samplers: list[Any], order: list[Any]) -> int:
-    """Return the number of training examples."""
-    if loader.batch_sampler is None:
-        raise InputError("the dataset returns batches, whose examples are not counted: give num_data")
-    if not _are_from_torch(samplers) or type(samplers[-1]) is SubsetRandomSampler:
-        indices = [index for which in order for index in which]
-        if type(samplers[-1]) is SubsetRandomSampler:
-            return len(samplers[-1])
-        if all(isinstance(index, Hashable) for index in indices):
-            return len(set(indices))
-    if not isinstance(loader.dataset, Sized):
-        raise InputError(f"{type(loader.dataset).__name__} has no len(): give num_data")
-    return len(loader.dataset)
-
-
-@contextmanager
-def _seeded_generators(*owners: Any) -> Iterator[None]:
-    """Seed the generators of samplers or a loader from torch's global one, and restore them afterwards."""
-    found = [getattr(owner, "generator", None) for owner in owners]
-    generators = {id(each): each for each in found if isinstance(each, torch.Generator)}.values()
-    seed = int(torch.empty((), dtype=torch.int64).random_())
-    with ExitStack() as stack:
-        for generator in generators:
-            stack.callback(generator.set_state, generator.get_state())
-            generator.manual_seed(seed)
-        yield

@@ -91,6 +91,11 @@ class Rows:
         return self.last_batch == "pad" and self.num_data % self.batch_size > 0
 
 
+def whole_order(num_data: int, seed: int) -> Int64[Tensor, "num_data"]:
+    """Return the random order of `Source.in_random_order`, on the CPU."""
+    return torch.randperm(num_data, generator=generator(seed, "whole"))
+
+
 def bootstrap_counts(num_data: int, seed: int, members: int, device: torch.device) -> Float[Tensor, "member num_data"]:
     """Return how often each member's bootstrap sample, `num_data` draws with replacement, contains each example.
 

@@ -101,6 +101,13 @@ class Source(Protocol):
         It can be iterated over repeatedly. Weights multiply the log-likelihood of each example.
         """
 
+    def in_random_order(self, seed: int) -> Iterable[Batch]:
+        """Return the same examples in a random order that depends only on the seed, the same in each iteration.
+
+        Statistics of batches, such as those of batch norms, then do not depend on how the user sorted the data. Custom
+        samplers and iterables keep their own order.
+        """
+
     def inputs(self, x: Tree) -> Tree:
         """Convert the user's inputs to inputs of the network, on the device."""
 

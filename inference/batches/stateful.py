@@ -78,6 +78,10 @@ class Stateful:
             self.given.load_state_dict(deepcopy(self._beginning))
             yield from self._batches.in_order()
 
+    def in_random_order(self, seed: int) -> Iterator[Any]:
+        """Yield the batches of `in_order`: an iterable has one order."""
+        return self.in_order()
+
     def state_dict(self) -> dict[str, Any]:
         """Return the iterable's state."""
         return {"loader": deepcopy(self.given.state_dict())}

@@ -1,9 +1,10 @@
 """Batches that are read one after another on the host, for example from a loader."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -68,6 +69,9 @@ class Reader(Protocol):
 
     def in_order(self) -> Iterator[Any]:
         """Yield all batches of one pass, in the same order each time if possible."""
+
+    def in_random_order(self, seed: int) -> Iterator[Any]:
+        """Yield all batches of one pass in a random order of the examples, or in the reader's only order."""
 
     def state_dict(self) -> dict[str, Any]:
         """As in `Source`."""
@@ -185,7 +189,11 @@ class Stream:
 
     def in_order(self) -> Iterable[Batch]:
         """Return a pass over all batches."""
-        return _InOrder(self)
+        return _Whole(self, self._reader.in_order)
+
+    def in_random_order(self, seed: int) -> Iterable[Batch]:
+        """Return a pass over all batches, in random order if the reader supports it."""
+        return _Whole(self, partial(self._reader.in_random_order, seed))
 
     def inputs(self, x: Tree) -> Tree:
         """Move inputs to the device."""
@@ -244,13 +252,19 @@ def _side_by_side(name: str, batches: Sequence[Batch]) -> Batch:
 
 
 @dataclass(frozen=True)
-class _InOrder:
-    """The batches of `Stream.in_order`, each read on demand."""
+class _Whole:
+    """A pass over all batches, each read on demand.
+
+    Args:
+        source: the source.
+        read: starts the pass in the source's reader.
+    """
 
     source: Stream
+    read: Callable[[], Iterator[Any]]
 
     def __iter__(self) -> Iterator[Batch]:
-        source, pairs = self.source, self.source._reader.in_order()
+        source, pairs = self.source, self.read()
         finite_inputs = FiniteInputs(source._execution.torch_device)
         for number in itertools.count():
             with seeded_everywhere("in order", number):

@@ -1,7 +1,6 @@
 """Examples in memory as tensors of any shape."""
 
-import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Batch, Feeding
-from bayes_share.inference.batches.rows import Rows
+from bayes_share.inference.batches.rows import Rows, whole_order
 from bayes_share.inference.batches.source import LastBatch, TargetCheck
 from bayes_share.inference.execution import Execution
 from bayes_share.models.targets import check_finite_examples
@@ -23,7 +22,6 @@ from bayes_share.tensors.trees import (
     digest,
     num_examples,
     rows,
-    split,
     tensors_of,
     to_device,
 )
@@ -124,7 +122,13 @@ class Tensors:
 
     def in_order(self) -> Iterable[Batch]:
         """Return all examples in order."""
-        return _InOrder(self)
+        starts = range(0, self._rows.num_data, self.batch_size)
+        return _Whole(self, [slice(start, start + self.batch_size) for start in starts])
+
+    def in_random_order(self, seed: int) -> Iterable[Batch]:
+        """Return all examples in a random order."""
+        order = whole_order(self._rows.num_data, seed).to(device_of(self._x))
+        return _Whole(self, order.split(self.batch_size))
 
     def inputs(self, x: Tree) -> Tree:
         """Move inputs to the device."""
@@ -175,14 +179,19 @@ def _weighted(batch: Batch, weights: Tensor, mean: Tensor) -> Batch:
 
 
 @dataclass(frozen=True)
-class _InOrder:
-    """The batches of `Tensors.in_order`, each computed on demand."""
+class _Whole:
+    """A pass over all examples. Each batch is computed on demand.
+
+    Args:
+        source: the source.
+        order: the indices of each batch.
+    """
 
     source: Tensors
+    order: Sequence[slice | Tensor]
 
     def __iter__(self) -> Iterator[Batch]:
         source = self.source
-        parts = split(source._x, source.batch_size)
-        every = itertools.repeat(None) if source.weights is None else source.weights.split(source.batch_size)
-        for x, y, weights in zip(parts, source._targets.split(source.batch_size), every, strict=False):
-            yield Batch(source.inputs(x), y, weights)
+        for which in self.order:
+            weights = None if source.weights is None else source.weights[which]
+            yield Batch(source.inputs(rows(source._x, which)), source._targets[which], weights)

@@ -48,10 +48,12 @@ def predict_with_features(
     total: Tensor | None = None
     last: OutputLayer | None = None
     with torch.compiler.set_stance("force_eager"):
-        in_parts = InParts(batch_size, device_of_draw(algorithm.draw(state, 0)))
+        forward = algorithm.draw(state, 0)
+        in_parts = InParts(batch_size, device_of_draw(forward))
         for sample in range(num_samples):
-            forward = algorithm.draw(state, sample)
-            if sample == 0:
+            if sample > 0:
+                forward = algorithm.draw(state, sample)
+            else:
                 last = _last_layer(forward, transform(rows(x, slice(in_parts.batch_size))))
             parts = in_parts(lambda part: _run(forward, transform(part), last), x)  # noqa: B023 (called at once)
             logits = torch.cat([logits for logits, _ in parts], dim=1)

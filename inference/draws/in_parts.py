@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from bayes_share.errors import InputError
+from bayes_share.errors import InputError, is_out_of_memory
 from bayes_share.inference.step.ranks import ALONE, Ranks
 from bayes_share.inference.step.same_data import check_same
 from bayes_share.tensors.trees import Tree, num_examples, rows, split
@@ -53,12 +53,11 @@ class InParts:
 
     def __call__(self, run: Callable[[Tree], T], x: Tree) -> list[T]:
         """Return the function's result for each part, in the order of the inputs."""
+        parts = split(x, self.batch_size)
+        # All processes compute before they exchange results, because an exchange waits for the other processes.
+        computed = [self._run(run, part) if self._ranks.deals(number) else None for number, part in enumerate(parts)]
         check_same(self._ranks, "the inputs", num_examples(x), rows(x, slice(1)))
-        found: list[T] = []
-        for number, part in enumerate(split(x, self.batch_size)):
-            own = self._run(run, part) if self._ranks.deals(number) else None
-            found += self._ranks.told(number, own)
-        return found
+        return [result for number, own in enumerate(computed) for result in self._ranks.told(number, own)]
 
     def _run(self, run: Callable[[Tree], T], part: Tree) -> list[T]:
         found: list[T] = []
@@ -67,11 +66,10 @@ class InParts:
             size = min(self._fits, count - at)
             try:
                 found.append(run(rows(part, slice(at, at + size))))
-            except torch.OutOfMemoryError:
-                if size == 1:
-                    raise
-                self._fits = size // 2
-            except RuntimeError as error:
+            except (MemoryError, RuntimeError) as error:
+                if is_out_of_memory(error) and size > 1:
+                    self._fits = size // 2
+                    continue
                 if any(name in str(error) for name in _UINT8) and _is_of_uint8(part):
                     raise InputError(_OF_UINT8) from error
                 raise

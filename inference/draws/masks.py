@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bayes_share.errors import InputError
+from bayes_share.inference.draws.host_draws import sent
 from bayes_share.layers.attention import without_fast_paths
 from bayes_share.models.model import Model
 from bayes_share.priors.sites import prefix_of
@@ -211,7 +212,7 @@ class _Mask:
         shape = (x.shape[1], *[1] * (x.ndim - 2)) if of_channels else tuple(x.shape[1:])
         mask = self.masks.mask(self.place, range(first, first + self.ensemble_size), shape)
         parts = x.unflatten(0, (self.ensemble_size, self.masks.batch_size, -1))
-        return (parts * mask.to(x.device, x.dtype)).flatten(0, 2)
+        return (parts * sent(mask.to(x.dtype), x.device)).flatten(0, 2)
 
 
 def is_maskable(module: nn.Module) -> bool:

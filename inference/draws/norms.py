@@ -1,7 +1,9 @@
 """Re-estimate the running statistics of norms for other parameter values, such as those of a posterior draw."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,9 +27,15 @@ def reestimate_norms(
     """Estimate the running statistics of a model's norms for given parameter values.
 
     Statistics from training belong to the parameters at that time, not to an average of them or to a draw around it
-    (stochastic weight averaging, arXiv 1803.05407, section 3.2). The estimates are the means over batches of each
-    batch's mean and (unbiased) variance, with equal weight for each batch. Batches smaller than the first one are left
-    out. Only the norms are in training mode in this pass; dropout is inactive.
+    (stochastic weight averaging, arXiv 1803.05407, section 3.2). In one pass, in which only the norms are in training
+    mode, the estimates are the mean and the (unbiased) variance of the inputs that a batch norm gets in all batches.
+    The variance includes the differences between the means of batches. Instance norms get the mean over instances of
+    each instance's mean and variance. Norms that are called several times per batch, such as shared norms of members
+    that run one by one, get the average over these calls. Batches of 1 example are left out if there are batch norms.
+
+    For the first norms of a network, the order and the sizes of the batches do not matter. The inputs of later norms
+    are normalised by the statistics of each batch, as in training: **give batches in random order**, not sorted by
+    class or by input.
 
     Only norms whose statistics change in training are estimated: those that ``model.train()`` puts into training mode
     and whose momentum is not 0. All others, such as those of a backbone that stays in eval mode, keep their statistics.
@@ -44,7 +52,7 @@ def reestimate_norms(
         there is no norm to estimate.
 
     Raises:
-        InputError: if there is no batch, or the batches have one example, for which a batch norm has no variance.
+        InputError: if there is no batch, or all batches have 1 example, for which a batch norm has no variance.
     """
     with _restoring_modes(model):
         norms = _trained_norms(model)
@@ -56,18 +64,23 @@ def reestimate_norms(
         buffers = {name: torch.zeros_like(buffer) for name, buffer in model.named_buffers() if _owner(name) in norms}
         device = next(model.parameters()).device
         needs_several = any(isinstance(norm, _BatchNorm) for norm in norms.values())
-        size = None
-        with _averaging([*norms.values(), *_plain_norms(model, norms)]), torch.no_grad():
+        largest, pooled = 0, _Pooled()
+        with (
+            _pooling([*norms.values(), *_plain_norms(model, norms)], pooled),
+            torch.no_grad(),
+            torch.compiler.set_stance("force_eager"),  # compiled code would skip the hooks of the norms
+        ):
             for x, *_ in batches:
-                size = num_examples(x) if size is None else size
-                if size == 1 and needs_several:
-                    raise InputError(
-                        "norm statistics cannot be estimated from batches of 1 example: use larger batches"
-                    )
-                if num_examples(x) >= size:
+                size = num_examples(x)
+                largest = max(largest, size)
+                if size > 1 or not needs_several:
+                    pooled.begin_batch()
                     model.forward_with({**values, **buffers}, to_device(x, device))
-    if size is None:
+            pooled.write()
+    if not largest:
         raise InputError("norm statistics are estimated from training data, but there is no batch")
+    if largest == 1 and needs_several:
+        raise InputError("norm statistics cannot be estimated from batches of 1 example: use larger batches")
     return buffers
 
 
@@ -114,13 +127,13 @@ def _restoring_modes(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _averaging(norms: list[nn.Module]) -> Iterator[None]:
-    """Make norms compute a cumulative average over their calls within the context."""
+def _pooling(norms: list[nn.Module], pooled: "_Pooled") -> Iterator[None]:
+    """Add the statistics of each call of the norms to `pooled` within the context."""
     before = [norm.momentum for norm in norms]
-    handles = [norm.register_forward_pre_hook(_count) for norm in norms if isinstance(norm, _InstanceNorm)]
+    handles = [norm.register_forward_hook(pooled.add, with_kwargs=True) for norm in norms]
     try:
         for norm in norms:
-            norm.momentum = None  # type: ignore[assignment]
+            norm.momentum = 1.0  # type: ignore[assignment]  # the running statistics are those of the latest call
         yield
     finally:
         for handle in handles:
@@ -129,7 +142,75 @@ def _averaging(norms: list[nn.Module]) -> Iterator[None]:
             norm.momentum = momentum
 
 
-def _count(norm: nn.Module, inputs: Any) -> None:
-    """Count a call of an instance norm, which torch does not, and set its momentum for a cumulative average."""
-    norm.num_batches_tracked.add_(1)  # type: ignore[operator]
-    norm.momentum = 1 / float(norm.num_batches_tracked)  # type: ignore[assignment, arg-type]
+class _Pooled:
+    """The pooled statistics of norms, separately for the first, second, ... call in each batch."""
+
+    def __init__(self) -> None:
+        self._moments: dict[int, list[_Moments]] = {}  # by the address of the running mean
+        self._calls: Counter[int] = Counter()
+        self._buffers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def begin_batch(self) -> None:
+        """Count the calls from 0 again."""
+        self._calls.clear()
+
+    def add(self, norm: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], _output: Any) -> None:
+        """Add the statistics of a call: a forward hook of a norm with momentum 1."""
+        mean, variance = norm.running_mean, norm.running_var
+        assert isinstance(mean, Tensor)
+        assert isinstance(variance, Tensor)
+        # Members that run one by one have views of the same buffers.
+        address = mean.data_ptr()
+        self._buffers[address] = mean, variance
+        of_calls = self._moments.setdefault(address, [])
+        if self._calls[address] == len(of_calls):
+            of_calls.append(_Moments(is_of_instances=isinstance(norm, _InstanceNorm)))
+        inputs = args[0] if args else next(iter(kwargs.values()))
+        of_calls[self._calls[address]].add(mean, variance, inputs.numel() // mean.numel())
+        self._calls[address] += 1
+
+    def write(self) -> None:
+        """Set the running statistics to the pooled ones, averaged over the calls in a batch."""
+        for address, (mean, variance) in self._buffers.items():
+            of_calls = self._moments[address]
+            total = sum(moments.count for moments in of_calls)
+            mean.copy_(torch.stack([each.mean * (each.count / total) for each in of_calls]).sum(0))
+            variance.copy_(torch.stack([each.variance * (each.count / total) for each in of_calls]).sum(0))
+
+
+@dataclass
+class _Moments:
+    """Mean and variance over all batches so far, for each channel.
+
+    Args:
+        is_of_instances: whether the variance is the mean of the variances of instances. Otherwise it is the variance
+            over all values, combined as by Chan, Golub and LeVeque (1983, "Algorithms for computing the sample
+            variance", equation 2.1).
+        count: number of values of each channel.
+        mean: ``[*member, channel]``.
+        squares: ``[*member, channel]``: the sum of squared deviations from the mean.
+    """
+
+    is_of_instances: bool
+    count: int = 0
+    mean: Tensor = field(default_factory=lambda: torch.zeros(()))
+    squares: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    def add(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Add the mean and the unbiased variance of a batch."""
+        precise = torch.promote_types(mean.dtype, torch.float32)
+        mean, variance = mean.to(precise), variance.to(precise)
+        total = self.count + count
+        shift = mean - self.mean
+        if self.is_of_instances:
+            self.squares = self.squares + count * variance
+        else:
+            between = shift.square() * (self.count * count / total)
+            self.squares = self.squares + (count - 1) * variance + between
+        self.mean = self.mean + shift * (count / total)
+        self.count = total
+
+    @property
+    def variance(self) -> Tensor:
+        """The pooled variance."""
+        return self.squares / (self.count if self.is_of_instances else max(1, self.count - 1))

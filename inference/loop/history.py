@@ -27,6 +27,13 @@ ALWAYS = tuple(name for name in COLUMNS if "accuracy" not in name and "validatio
 
 Line = dict[str, int | float]
 
+_SHOWN = (
+    ("validation_accuracy", "accuracy", ".1%"),
+    ("validation_nll", "NLL", ".3f"),
+    ("validation_disagreement", "disagreement", ".1%"),
+    ("validation_kl", "KL", ".3f"),
+)
+
 
 class History:
     """The records of a training so far. Values on a device are copied to the host when `lines` is called."""
@@ -52,6 +59,16 @@ class History:
             self._lines.append({name: value for name, value in plain.items() if name in ALWAYS or value == value})
         self._waiting.clear()
         return self._lines
+
+
+def in_words(line: Line) -> str:
+    """Return the loss and the validation scores of an epoch as text, for a progress bar.
+
+    >>> in_words({"epoch": 4, "loss": 0.5, "validation_accuracy": 0.9, "validation_nll": 0.25})
+    'epoch 5: loss 0.500, validation accuracy 90.0%, NLL 0.250'
+    """
+    scores = ", ".join(f"{title} {line[name]:{form}}" for name, title, form in _SHOWN if name in line)
+    return f"epoch {line['epoch'] + 1:.0f}: loss {line['loss']:.3f}" + (f", validation {scores}" if scores else "")
 
 
 def check_history(history: Sequence[object], required: Collection[str] = COLUMNS) -> None:

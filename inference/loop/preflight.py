@@ -74,7 +74,8 @@ def settling(build: Build, source: Source, execution: Execution) -> Build:
         model = execution.place(build())
         if isinstance(model.network, Members) and not model.network.is_settled:
             few = source.on(execution, precision_of(model)).first(min(_FEW, source.batch_size))
-            with execution.autocast(), suppress(InputError):  # the first step reports the network's error
+            compiles_nothing = torch.compiler.set_stance("force_eager")
+            with execution.autocast(), compiles_nothing, suppress(InputError):  # the first step reports its error
                 model.settle(few.inputs)
         return model
 

@@ -1,5 +1,6 @@
 """Checkpoints of trainings from Python: check that they belong to a training, and resume it."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
@@ -8,11 +9,15 @@ from typing import Any
 
 from bayes_share.errors import InputError
 from bayes_share.inference.checkpoint import Checkpoints
+from bayes_share.inference.loop.description import PARTS, difference
 from bayes_share.inference.loop.saving import Saver
+from bayes_share.inference.stable_text import text_of
 from bayes_share.inference.step.ranks import Ranks
 from bayes_share.inference.train import Training
 from bayes_share.io.folder_lock import alone_in
 from bayes_share.io.terminal import say
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -77,7 +82,7 @@ def kept_in(
 def identity_of(training: Training) -> dict[str, Any]:
     """Return everything that a training is known to depend on, as plain values by name.
 
-    For a loader this is the number of examples and batches, for a network the shapes of its parameters.
+    For a loader this is the number of examples and batches. The model is described as it was built (`Describing`).
     """
     execution, validation = training.execution, training.validation
     model = training.algorithm.draw(training.state, 0).parts[0].model
@@ -97,6 +102,7 @@ def identity_of(training: Training) -> dict[str, Any]:
         "compile": execution.compile,
         **({} if model.inputs is None else {"standardise": True}),
         "parameters": {name: list(value.shape) for name, value in model.named_parameters()},
+        **training.description,
     }
 
 
@@ -104,18 +110,33 @@ def _check_same(here: Mapping[str, Any], there: Any, folder: str | Path) -> None
     """Raise InputError if a checkpoint belongs to a different training; names the first difference."""
     if not isinstance(there, dict):
         raise InputError(f"the checkpoints in {folder} do not identify their training: give another folder")
+    models = [{part: noted[part] for part in PARTS if part in noted} for noted in (there, here)]
+    if missing := [part for part in models[1] if part not in models[0]]:
+        _log.warning(
+            "the checkpoints in %s are of an older version and do not describe the %s, which are not compared",
+            folder,
+            ", ".join(missing),
+        )
     for name in {**here, **there}:
+        if name in PARTS:
+            continue
         one, other = there.get(name), here.get(name)
-        if one != other:
+        if one != other and one != "partial":  # older versions recorded no arguments of a partial function
             is_of_teacher = name.endswith(".digest")
             is_digest = is_of_teacher or name.split()[-1] in ("data", "weights")
             values = "" if is_digest or isinstance(one, dict) else f" ({one} instead of {other})"
             shown = "the teacher" if is_of_teacher else f"{name.rpartition('.')[2]}{values}"
-            raise InputError(f"{folder} has checkpoints of a training that differs in {shown}: give another folder")
+            raise _other_training(folder, shown)
+    if (of_models := difference(*models)) is not None:
+        raise _other_training(folder, of_models)
+
+
+def _other_training(folder: str | Path, shown: str) -> InputError:
+    return InputError(f"{folder} has checkpoints of a training that differs in {shown}: give another folder")
 
 
 def _plain_values(name: str, value: Any) -> dict[str, Any]:
-    """Return a record as plain values: its class, and its fields by dotted names; functions by their names."""
+    """Return a record as plain values: its class, and its fields by dotted names; other objects as text."""
     if is_dataclass(value) and not isinstance(value, type):
         inner = [_plain_values(f"{name}.{field.name}", getattr(value, field.name)) for field in fields(value)]
         return {name: type(value).__name__} | {key: found for each in inner for key, found in each.items()}
@@ -123,4 +144,4 @@ def _plain_values(name: str, value: Any) -> dict[str, Any]:
         return {name: [_plain_values(name, each)[name] for each in value]}
     if value is None or isinstance(value, bool | int | float | str):
         return {name: value}
-    return {name: getattr(value, "__qualname__", type(value).__qualname__)}
+    return {name: text_of(value)}

@@ -11,6 +11,7 @@ from torch import Tensor
 from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Batch, Build, Composed, Forward
 from bayes_share.inference.draws.forward import drawn
+from bayes_share.inference.draws.host_draws import normal_noise
 from bayes_share.inference.draws.norms import reestimate_norms
 from bayes_share.inference.methods.map import MAP, MAPState
 from bayes_share.inference.step.steps import check_not_negative
@@ -59,8 +60,7 @@ class Moments:
         low_rank_scale = (2 * max(1, len(self.deviations) - 1)) ** -0.5
         diagonal_scale = 0.5**0.5 if self.deviations else 1.0
         values = {}
-        for name, mean in self.mean.items():
-            white = torch.randn(mean.shape, generator=noise, dtype=mean.dtype).to(mean.device)
+        for (name, mean), white in zip(self.mean.items(), normal_noise([*self.mean.values()], noise), strict=True):
             deviation = diagonal_scale * (self.squares[name] / self.count).sqrt() * white
             for coefficient, column in zip(coefficients, self.deviations, strict=True):
                 deviation.add_(column[name], alpha=low_rank_scale * coefficient)
@@ -117,8 +117,9 @@ class SWAG(Flat, Composed[SWAGState]):
     posterior is the mean of the snapshots. Its covariance is the sum of half the diagonal covariance of the snapshots
     and half a low-rank covariance of the latest ones (equation 1). In an ensemble, shared parameters and members' own
     parameters are drawn in the same way. The statistics of normalisation layers are re-estimated for each of the first
-    `norm_draws` draws (see `reestimate_norms`); later draws use the statistics of the mean. Before the first snapshot,
-    a draw is the network itself.
+    `norm_draws` draws (see `reestimate_norms`); later draws use the statistics of the mean. The batches for this have a
+    random order of the examples, however the data are sorted; custom samplers and iterables keep their own order, which
+    should be random. Before the first snapshot, a draw is the network itself.
 
     Args:
         point: options of the training; each can be passed by its own name.

@@ -11,13 +11,19 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_structure
 
-from bayes_share.inference.algorithm import Batch, Composed, Inference, StepInfo
-from bayes_share.inference.step.drivers import AT_ONCE, why_eager
+from bayes_share.errors import is_out_of_memory
+from bayes_share.inference.algorithm import Batch, Inference, StepInfo
+from bayes_share.inference.step.compiled import compile_network
+from bayes_share.inference.step.drivers import AT_ONCE, trainings, why_eager
 from bayes_share.inference.step.graphs import Graphs
 from bayes_share.inference.step.processes import OneProcess, Processes
 from bayes_share.inference.step.recorded_step import RecordedStep, copied_batch
 from bayes_share.inference.step.recording import ReadsNothing, Recording
-from bayes_share.tensors.trees import copied
+from bayes_share.layers.copying import check_separate
+from bayes_share.models.model import Model
+from bayes_share.sharing.streams import Stream
+from bayes_share.tensors.attributes import attributes_of, changed, has_parts
+from bayes_share.tensors.trees import cloned, copied
 
 _WARM_UP_STEPS = 3  # steps before the first recording, in which optimizers allocate state and libraries select kernels
 _MAX_FORMS = 4  # recorded forms of batches, each with its own memory
@@ -88,6 +94,7 @@ class Captured(Driver):
     def __init__(self, device: torch.device, processes: Processes | None = None) -> None:
         super().__init__(processes)
         self._device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # of the warm-up and all captures
         self._steps: dict[Hashable, RecordedStep] = {}
         self._checked: set[Hashable] = set()
         self._taken = 0
@@ -117,7 +124,7 @@ class Captured(Driver):
             how = f"not captured: {self.reason}" if self.reason else f"captured ({_METHODS[self._device.type]})"
             _log.info("steps are %s", how)
         if not may_record or self.reason is not None:
-            with _separate_stream(self._device) if self._taken <= _WARM_UP_STEPS else nullcontext():
+            with _separate(self._stream) if self._taken <= _WARM_UP_STEPS else nullcontext():
                 return self._eagerly(algorithm, state, batch)
         if form in self._checked:
             return self._steps[form].replay(batch)
@@ -126,8 +133,9 @@ class Captured(Driver):
         if self._device.type != "cuda":
             self._steps[form] = RecordedStep(algorithm, state, batch, Recording(), self._processes)
             return self._steps[form].first
+        graphs = Graphs(self._processes.side_by_side(algorithm, state), self._stream)
         try:
-            self._steps[form] = RecordedStep(algorithm, state, batch, self._graphs(algorithm, state), self._processes)
+            self._steps[form] = RecordedStep(algorithm, state, batch, graphs, self._processes)
             reason = None
         except RuntimeError as error:  # nothing has run yet, so the step is taken below
             reason = str(error).partition("\n")[0]
@@ -139,14 +147,19 @@ class Captured(Driver):
     def _eagerly(self, algorithm: Inference[Any], state: Any, batch: Batch) -> StepInfo:
         return self._processes.step(algorithm, state, batch, AT_ONCE)
 
-    def _graphs(self, algorithm: Inference[Any], state: Any) -> Graphs:
-        return Graphs(len(algorithm.trainings(state)) if isinstance(algorithm, Composed) else 1)
-
     def _first_replay(self, algorithm: Inference[Any], state: Any, batch: Batch, form: Hashable) -> StepInfo:
         """Replay a step and also take it on a copy of the state. If the results differ, continue from the copy."""
-        before, other = copied(state.state_dict()), copy.deepcopy(state)
-        with torch.random.fork_rng(devices=_devices()):
-            expected = self._eagerly(algorithm, other, copied_batch(batch))
+        try:
+            before, other = cloned(state.state_dict()), _copy(algorithm, state)
+            with torch.random.fork_rng(devices=_devices()):
+                expected = self._eagerly(algorithm, other, copied_batch(batch))
+        except RuntimeError as error:
+            # Other processes have already exchanged messages in this step, and cannot take it again.
+            if self._processes.ranks.count > 1 or not is_out_of_memory(error):
+                raise
+            before = other = None  # frees their memory
+            self._give_up("there is too little memory for a captured step and an ordinary one")
+            return self._eagerly(algorithm, state, batch)
         info = self._steps[form].replay(batch)
         self._checked.add(form)
         difference = self._agreed(_difference(before, state.state_dict(), other.state_dict()))
@@ -160,6 +173,8 @@ class Captured(Driver):
         self.reason = reason
         _log.warning("steps are no longer captured: %s", reason)
         self._steps.clear()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()  # the graphs' memory
 
     def _agreed(self, reason: str | None) -> str | None:
         """Return, in all processes, the reason of the first process that has one not to replay steps, or None."""
@@ -176,11 +191,39 @@ def _why_not_recordable(algorithm: Inference[Any], state: Any, batch: Batch, pro
     if (reason := why_eager(algorithm, state)) is not None:
         return reason
     try:
+        trial = copy.deepcopy(state)
+        for model, other in zip(_models(algorithm, state), _models(algorithm, trial), strict=True):
+            check_separate(model, other)
+        before = _attributes(algorithm, trial)
         with torch.random.fork_rng(devices=_devices()), ReadsNothing() as runner:
-            processes.step(algorithm, copy.deepcopy(state), copied_batch(batch), runner)
+            processes.step(algorithm, trial, copied_batch(batch), runner)
     except Exception as error:  # any error of a network that cannot be copied or traced
         return f"{error or type(error).__name__}".partition("\n")[0]
-    return None
+    assigned = sorted({name for each in map(changed, before, _attributes(algorithm, trial)) for name in each})
+    return f"the network assigns attributes that are not buffers ({', '.join(assigned)})" if assigned else None
+
+
+def _models(algorithm: Inference[Any], state: Any) -> list[Model]:
+    return [own.model for _, own in trainings(algorithm, state) if hasattr(own, "model")]
+
+
+def _attributes(algorithm: Inference[Any], state: Any) -> list[dict[str, Any]]:
+    """Return the attributes of all modules of the networks that hold values; a replay does not assign them."""
+    return [
+        {name: value for name, value in attributes_of(module).items() if not has_parts(value)}
+        for model in _models(algorithm, state)
+        for module in model.network.modules()
+    ]
+
+
+def _copy(algorithm: Inference[Any], state: Any) -> Any:
+    """Return a copy of a state. Networks that are compiled are compiled in the copy too, to the same code."""
+    other = copy.deepcopy(state)
+    for (_, own), (_, new) in zip(trainings(algorithm, state), trainings(algorithm, other), strict=True):
+        model = getattr(own, "model", None)
+        if model is not None and model.network._compiled_call_impl is not None:
+            compile_network(new.model.network)
+    return other
 
 
 def _devices() -> list[int]:
@@ -200,12 +243,12 @@ def _difference(before: Any, found: Any, expected: Any) -> str | None:
 
 
 @contextmanager
-def _separate_stream(device: torch.device) -> Iterator[None]:
-    """Use a separate stream on a GPU, as a captured step will."""
-    if device.type != "cuda":
+def _separate(separate: Stream | None) -> Iterator[None]:
+    """Use a separate stream on a GPU, as a captured step will. None: do nothing."""
+    if separate is None:
         yield
         return
-    current, separate = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    current = torch.cuda.current_stream(separate.device)
     separate.wait_stream(current)
     with torch.cuda.stream(separate):
         yield

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from threading import get_ident
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bayes_share.inference.algorithm import StepInfo
 from bayes_share.inference.step.drivers import Runner, drawn_key, in_turn, of_training
+from bayes_share.sharing.streams import Stream, joined_streams
 from bayes_share.tensors.seeding import seed_from
 
 
@@ -24,20 +25,30 @@ class Graphs(Runner):
 
     Args:
         networks: maximum number of networks that run in parallel.
+        stream: the stream to capture on. None: a stream that torch makes.
     """
 
-    def __init__(self, networks: int = 1) -> None:
+    def __init__(self, networks: int = 1, stream: Stream | None = None) -> None:
         self._parts: list[Callable[[], object]] = []
         self._open, self._pool, self._thread = ExitStack(), torch.cuda.graph_pool_handle(), get_ident()
+        self._stream, self._before = stream, torch.cuda.current_stream()
         self._is_within = False
         self._numbers = [_default_generator().clone_state() for _ in range(networks if networks > 1 else 0)]
 
     def __enter__(self) -> "Graphs":
+        torch.clear_autocast_cache()  # casts made before would not be captured
         self._begin()
         return self
 
-    def __exit__(self, *raised: object) -> None:
-        self._end()
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        try:
+            self._end()
+        except RuntimeError:
+            self._repair()
+            if error is None:  # otherwise this error follows from the first one, which goes on
+                raise
+        finally:
+            torch.clear_autocast_cache()  # captured casts were not computed
 
     def also(self, act: Callable[..., object], *tensors: Tensor) -> None:
         """Call a function on the host at this point of every replay, but not now.
@@ -59,19 +70,16 @@ class Graphs(Runner):
             raise RuntimeError("nested composed algorithms cannot run on parallel streams")
         self._is_within = True
         self._parts.insert(0, self._seed)
-        default, current = _default_generator(), torch.cuda.current_stream()
-        streams = [torch.cuda.Stream() for _ in takes]
-        usual, infos = default.graphsafe_get_state(), []
-        for take, stream, numbers in zip(takes, streams, self._numbers, strict=True):
-            stream.wait_stream(current)
-            default.graphsafe_set_state(numbers)
-            try:
-                with torch.cuda.stream(stream):
-                    infos.append(take())
-            finally:
-                default.graphsafe_set_state(usual)
-        for stream in streams:
-            current.wait_stream(stream)
+        default, infos = _default_generator(), []
+        usual = default.graphsafe_get_state()
+        with joined_streams(len(takes)) as streams:
+            for take, stream, numbers in zip(takes, streams, self._numbers, strict=True):
+                default.graphsafe_set_state(numbers)
+                try:
+                    with torch.cuda.stream(stream):
+                        infos.append(take())
+                finally:
+                    default.graphsafe_set_state(usual)
         self._is_within = False
         return infos
 
@@ -89,13 +97,23 @@ class Graphs(Runner):
         graph = torch.cuda.CUDAGraph()
         for numbers in self._numbers:
             graph.register_generator_state(numbers)
-        self._open.enter_context(torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"))
+        self._open.enter_context(
+            torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
+        )
         self._parts.append(graph.replay)
 
     def _end(self) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The CUDA Graph is empty")  # between two consecutive functions
             self._open.close()
+
+    def _repair(self) -> None:
+        """Bring the process back to normal after `capture_end` raised an error and left its clean-up undone."""
+        torch.cuda.set_stream(self._before)
+        default = _default_generator()
+        default.graphsafe_set_state(default.clone_state())  # a clone is not in a capture
+        with suppress(Exception):  # the allocator has left the pool, or not
+            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
 
     def _seed(self) -> None:
         key = drawn_key()

@@ -73,6 +73,10 @@ class OfRanks:
         self._average([figures], runner.also)
         return _reported(figures, infos[0])
 
+    def side_by_side(self, algorithm: Inference[Any], state: Any) -> int:
+        """Return 1: messages are exchanged between the steps of networks, which are taken one after another."""
+        return 1
+
     def after_step(self, algorithm: Inference[Any], state: Any, steps: int) -> None:
         """Do the occasional work after a step. Assigned trainings do theirs in their own process only."""
         if not self._deals_out(algorithm, state):

@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol, runtime_checkable
 
-from bayes_share.inference.algorithm import Batch, Inference, StepInfo
+from bayes_share.inference.algorithm import Batch, Composed, Inference, StepInfo
 from bayes_share.inference.step.drivers import Runner, after_step, step
 from bayes_share.inference.step.ranks import ALONE, Ranks
 
@@ -20,6 +20,9 @@ class Processes(Protocol):
 
     def step(self, algorithm: Inference[Any], state: Any, batch: Batch, runner: Runner) -> StepInfo:
         """Take a step. The caller calls `after_step`."""
+
+    def side_by_side(self, algorithm: Inference[Any], state: Any) -> int:
+        """Return the number of networks whose steps this process may take at the same time."""
 
     def after_step(self, algorithm: Inference[Any], state: Any, steps: int) -> None:
         """Do an algorithm's occasional work after a step."""
@@ -42,6 +45,10 @@ class OneProcess:
     def step(self, algorithm: Inference[Any], state: Any, batch: Batch, runner: Runner) -> StepInfo:
         """Take a step on the whole batch."""
         return step(algorithm, state, batch, runner.run)
+
+    def side_by_side(self, algorithm: Inference[Any], state: Any) -> int:
+        """Return the number of trainings that the algorithm is composed of."""
+        return len(algorithm.trainings(state)) if isinstance(algorithm, Composed) else 1
 
     def after_step(self, algorithm: Inference[Any], state: Any, steps: int) -> None:
         """Do an algorithm's occasional work after a step."""

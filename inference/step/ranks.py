@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
+from bayes_share.errors import InputError
+
 if dist.is_available():
     # Torch's optimizers import this module. If it is imported after a process group was made, the default arguments of
     # its functions hold the group until the interpreter ends, when the threads of gloo crash.
@@ -103,6 +105,28 @@ ALONE = Ranks(0, 1)
 """A single process."""
 
 
+def use_own_gpu(device: torch.device) -> None:
+    """Make the GPU that belongs to this process the current one: number ``LOCAL_RANK``, which ``torchrun`` sets.
+
+    Nothing changes on other devices, if the device is a certain GPU, or without ``LOCAL_RANK``.
+
+    Args:
+        device: the device of the training.
+
+    Raises:
+        InputError: if there is no GPU of this number.
+    """
+    if device.type != "cuda" or device.index is not None or "LOCAL_RANK" not in os.environ:
+        return
+    number, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if number >= count:
+        raise InputError(
+            f"LOCAL_RANK is {number}, but this process sees {count} GPU{'s' * (count != 1)}, numbered from 0: "
+            f"start at most one process per GPU"
+        )
+    torch.cuda.set_device(number)
+
+
 @contextmanager
 def joined_by_torchrun(device: torch.device) -> Iterator[Ranks]:
     """Join the processes started by ``torchrun``, if there are any. On GPUs, each process uses its own.
@@ -112,12 +136,14 @@ def joined_by_torchrun(device: torch.device) -> Iterator[Ranks]:
 
     Yields:
         The processes; a single one if ``torchrun`` started none or one. If processes are already joined, these.
+
+    Raises:
+        InputError: as in `use_own_gpu`.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "RANK" not in os.environ or dist.is_initialized():
         yield Ranks.here()
         return
-    if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    use_own_gpu(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield Ranks.here()

@@ -1,7 +1,7 @@
 """The operators of a step: detect reads of device values on the host, record operators and replay them."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import Tensor, autocast, no_grad
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -22,6 +22,7 @@ READS_THE_HOST = {
 }
 """Operators that make the host wait for the device or read its values, with a description of each."""
 
+_COPIES = ("_to_copy", "copy_", "_copy_from")
 _INDEXING = ("index", "index_put_", "index_put", "_unsafe_index")
 
 
@@ -31,6 +32,8 @@ class HostRead(RuntimeError):
 
 class ReadsNothing(TorchDispatchMode, Runner):
     """A context that raises `HostRead` if an operator makes the host wait, or has a size that depends on values.
+
+    Copies between the host and a device count as well.
 
     It sends no messages and seeds no generator, so other processes need not take part.
     """
@@ -42,7 +45,10 @@ class ReadsNothing(TorchDispatchMode, Runner):
             raise HostRead(f"{READS_THE_HOST[name]} ({name})")
         if name in _INDEXING and any(_is_mask(leaf) for leaf in tree_leaves(args[1])):
             raise HostRead(f"the size of the result depends on values ({name} by a mask)")
-        return func(*args, **(kwargs or {}))
+        found = func(*args, **(kwargs or {}))
+        if name in _COPIES and len({leaf.device.type for leaf in tree_leaves((args, found)) if _is_tensor(leaf)}) > 1:
+            raise HostRead(f"a tensor is copied between the host and a device ({name})")
+        return found
 
     def also(self, act: Callable[..., object], *tensors: Tensor) -> None:
         """Do nothing."""
@@ -92,6 +98,10 @@ class Recording(TorchDispatchMode, Runner):
                     if isinstance(before, Tensor):
                         new[id(before)] = after
         return lambda value: tree_map(renewed, value)
+
+
+def _is_tensor(leaf: Any) -> TypeGuard[Tensor]:
+    return isinstance(leaf, Tensor)
 
 
 def _is_mask(leaf: Any) -> bool:

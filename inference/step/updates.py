@@ -194,25 +194,41 @@ def rate_on(device: torch.device) -> Tensor:
 def make_optimizer(name: OptimizerName, groups: list[dict[str, Any]], momentum: float) -> torch.optim.Optimizer:
     """Return a torch optimizer by name. SGD has Nesterov momentum if the momentum is above 0.
 
-    All are fused optimizers, which take the learning rate as a tensor; others read it on the host.
+    All are fused optimizers, which take the learning rate as a tensor; others read it on the host. All can be captured
+    in a CUDA graph.
     """
     if name == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0, fused=True)
     if name == "adam":
-        return torch.optim.Adam(groups, fused=True)
+        return _Adam(groups, fused=True, capturable=True)
     if name == "adamw":
-        return torch.optim.AdamW(groups, fused=True)
+        return _AdamW(groups, fused=True, capturable=True)
     raise unknown("optimizer", name, get_args(OptimizerName))
 
 
+class _Adam(torch.optim.Adam):
+    """Adam without torch's warning about eager steps on a GPU of an optimizer that can be captured."""
+
+    _warned_capturable_if_run_uncaptured = True
+
+
+class _AdamW(torch.optim.AdamW):
+    """AdamW without the same warning."""
+
+    _warned_capturable_if_run_uncaptured = True
+
+
 def load_optimizer(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
-    """Load the state of an optimizer. Its learning rates remain the same tensors.
+    """Load the state of an optimizer. Its learning rates remain the same tensors, and it can still be captured.
 
     Raises:
         ValueError: if a state tensor differs in shape from its parameter; fused optimizers would read beyond its end.
     """
     rates = [group["lr"] for group in optimizer.param_groups]
+    can_be_captured = [{"capturable": True} if "capturable" in group else {} for group in optimizer.param_groups]
     optimizer.load_state_dict(state_dict)
+    for group, own in zip(optimizer.param_groups, can_be_captured, strict=True):
+        group |= own  # older states have False
     for parameter, memory in optimizer.state.items():
         for name, value in memory.items():
             if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:

@@ -195,6 +195,13 @@ def form_builder(case: Case, form: Form, **options: Any) -> Build:
     return builder(form.members, name=form.network, widths=case.widths, **options)
 
 
+def fed(algorithm: Inference[Any], feed: str) -> Inference[Any]:
+    """Return the algorithm with another `feed`."""
+    if isinstance(algorithm, DeepEnsemble | Distill):
+        return replace(algorithm, of=fed(algorithm.of, feed))
+    return replace(algorithm, feed=feed)
+
+
 def case_training(case: Case, build: Build, data: Data, epochs: int, seed: int = 0) -> Training:
     """Return a training of ``epochs * STEPS_PER_EPOCH`` steps."""
     epochs = epochs * STEPS_PER_EPOCH * case.batch_size // len(data.train)

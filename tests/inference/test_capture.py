@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from algorithms import CASES, FORMS, Case, digits, form_builder
+from cuda_stand_in import install
 from states import differences
 from torch import Tensor, nn
 
-from bayes_share.inference import MAP, NUTS, Build, Execution, Training, batches_of
+from bayes_share.inference import MAP, NUTS, Build, Execution, Training, batches_of, execution
 from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.step.capture import Captured, Eager
 from bayes_share.models.likelihoods import Gaussian
@@ -122,6 +123,33 @@ class Counts(nn.Module):
         return self.layer(x.flatten(1)) * (1 + Counts.calls % 7)
 
 
+class RunningMean(nn.Module):
+    """A network with a running mean that is an attribute, not a buffer: a replay does not assign it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        self.mean = torch.zeros(64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        if self.training:
+            self.mean = 0.5 * self.mean + 0.5 * x.mean(0)
+        return self.layer(x - self.mean)
+
+
+class Closure(nn.Module):
+    """A network with a function that uses its layer, which a copy of the network uses too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        self.block = lambda x: self.layer(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x.flatten(1))
+
+
 def test_a_replay_with_other_results_falls_back_to_ordinary_steps(caplog: pytest.LogCaptureFixture) -> None:
     run = training(CASES["map"], lambda: Model(Counts()), "replay")
     driver = run._driver
@@ -133,15 +161,48 @@ def test_a_replay_with_other_results_falls_back_to_ordinary_steps(caplog: pytest
     assert all(line["loss"] < 100 for line in run.history)
 
 
-def test_capture_on_runs_ordinary_steps_on_a_cpu() -> None:
-    assert isinstance(Execution("cpu", capture="on").driver, Eager)
+def test_capture_on_runs_ordinary_steps_on_a_cpu_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "bayes_share.inference.execution"):
+        assert isinstance(Execution("cpu", capture="off").driver, Eager)
+        assert isinstance(Execution("cpu", capture="auto").driver, Eager)
+        assert caplog.messages == []
+        assert isinstance(Execution("cpu", capture="on").driver, Eager)
+    assert caplog.messages == ["steps are not captured: they run on a CPU"]
     assert isinstance(Execution("cpu", capture="replay").driver, Captured)
+
+
+@pytest.mark.parametrize(("known", "driver"), [((), Eager), (("NVIDIA X1",), Captured)])
+def test_auto_captures_on_gpus_for_which_it_was_measured(
+    known: tuple[str, ...], driver: type, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA X1")
+    monkeypatch.setattr(execution, "CAPTURED_BY_DEFAULT", frozenset(known))
+    with caplog.at_level(logging.INFO, "bayes_share.inference.execution"):
+        assert isinstance(Execution("cuda").driver, driver)
+    said = ["steps are not captured: this has not been measured on NVIDIA X1; capture on captures them"]
+    assert caplog.messages == ([] if known else said)
+
+
+def test_a_training_that_resumes_in_another_way_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    case = CASES["map"]
+    build = form_builder(case, FORMS["single"])
+    first = training(case, build, "replay")
+    next(first.steps())
+    with caplog.at_level(logging.INFO, "bayes_share.inference.train"):
+        training(case, build, "replay").load_state_dict(first.state_dict())
+        assert caplog.messages == []
+        training(case, build, "off").load_state_dict(first.state_dict())
+    (said,) = caplog.messages
+    assert said == "the training ran on cpu, captured steps and resumes on cpu: results will differ slightly"
 
 
 @pytest.mark.parametrize(
     ("case", "build", "reason"),
     [
         (CASES["map"], lambda: Model(Branches()), "a tensor is read as a truth value|read as a number"),
+        (CASES["map"], lambda: Model(RunningMean()), r"the network assigns attributes that are not buffers \(mean\)"),
+        (CASES["map"], lambda: Model(Closure()), "block of the Closure network .* define a method"),
         (
             replace(CASES["nuts"], algorithm=NUTS(max_tree_depth=1)),
             form_builder(CASES["nuts"], FORMS["single"], norm="none"),

@@ -1,8 +1,7 @@
 """Captured steps of several processes: the numbers of ordinary ones, and where none are captured, all say so."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import captured_ranks_worker
@@ -10,15 +9,13 @@ import pytest
 import torch
 from algorithms import CASES, FORMS, Case, form_builder
 from captured_ranks_worker import STEPS
+from cuda_stand_in import Machine, install
 from states import differences, leaves
 from test_ranks import run_processes
 from torch import Tensor
 from torch import distributed as dist
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from bayes_share.inference.algorithm import Batch
-from bayes_share.inference.step import capture
 from bayes_share.inference.step.capture import Captured, Eager
 from bayes_share.inference.step.graphs import Graphs
 from bayes_share.inference.step.of_ranks import OfRanks
@@ -92,54 +89,11 @@ def test_where_one_process_replays_no_steps_none_does_and_all_say_why(
         assert differences(first["state"], found[0][f"{name}, off"]["state"]) == []
 
 
-class StandIn(TorchDispatchMode):
-    """As a CUDA graph: what is captured is not run; a replay runs it on the tensors that it was captured with."""
-
-    made = 0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[Any] = []
-        self.changed: list[tuple[Tensor, Tensor]] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = kwargs or {}
-        for number, argument in enumerate(func._schema.arguments):
-            is_written = argument.alias_info is not None and argument.alias_info.is_write
-            if is_written or argument.name.startswith("running_"):  # which batch norms change and do not declare
-                written = args[number] if number < len(args) else kwargs.get(argument.name)
-                self.changed += [(leaf, leaf.clone()) for leaf in tree_leaves(written) if isinstance(leaf, Tensor)]
-        self.calls.append((func, args, kwargs, func(*args, **kwargs)))
-        return self.calls[-1][-1]
-
-    @contextmanager
-    def captured(self) -> Iterator[None]:
-        StandIn.made += 1
-        numbers = torch.get_rng_state()
-        with self:
-            yield
-        torch.set_rng_state(numbers)
-        with torch.no_grad():
-            for tensor, before in reversed(self.changed):
-                tensor.copy_(before)
-
-    @torch.no_grad()
-    def replay(self) -> None:
-        for func, args, kwargs, found in self.calls:
-            for place, now in zip(tree_leaves(found), tree_leaves(func(*args, **kwargs)), strict=True):
-                if isinstance(place, Tensor) and place.data_ptr() != now.data_ptr():
-                    place.copy_(now)
-
-
 @pytest.fixture
 def messages(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """A GPU's graphs are `StandIn`, and the messages of a process to itself alone are noted."""
+    """Stand-ins for a GPU, and a note of the messages that a process sends to itself alone."""
     sent: list[Tensor] = []
-    monkeypatch.setattr(StandIn, "made", 0)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", StandIn)
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **options: graph.captured())
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
-    monkeypatch.setattr(capture, "_separate_stream", lambda device: nullcontext())
+    install(monkeypatch)
     monkeypatch.setattr(dist, "all_reduce", sent.append)
     monkeypatch.setattr(dist, "broadcast", lambda tensor, source: None)
     return sent
@@ -167,7 +121,7 @@ def test_the_graphs_of_a_gpu_have_the_messages_between_them(name: str, messages:
     """Two graphs, and an empty one before the seed; what is captured sends none."""
     captured, state, ordinary = both_ways(CASES[name], 8)
     assert captured.reason is None
-    assert StandIn.made == 3
+    assert Machine.made == 3
     assert differences(state.state_dict(), ordinary.state_dict()) == []
     assert len(messages) == 2 * (8 + 1 + 8)  # parameters in float32 and figures in float64; one step is checked
 

@@ -1,21 +1,28 @@
 """`fit` and `fit_tensors` with a folder of checkpoints: resuming, and what is refused."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyro.distributions as dist
 import pytest
 import torch
 from states import differences
-from torch import nn
+from torch import Tensor, nn
 from toy_data import SIZE, Again, X, Y, line, loader
 
 from bayes_share.data import load_data
 from bayes_share.errors import InputError, RunError
 from bayes_share.inference import MAP, SVI, Training, fit, fit_tensors
+from bayes_share.inference.checkpoint import Checkpoints
+from bayes_share.inference.methods.svi.guides import MeanField
 from bayes_share.io.folder_lock import alone_in
-from bayes_share.models.likelihoods import Gaussian
+from bayes_share.models.likelihoods import Gaussian, Likelihood, StudentT
 from bayes_share.models.model import Model
+from bayes_share.priors import Hierarchical, Rules
+from bayes_share.priors.families import around as around_centre
+from bayes_share.sharing import ensemble
 
 ALGORITHM = MAP(learning_rate=1e-4)
 
@@ -89,6 +96,159 @@ def test_resuming_with_another_loader_or_other_images_is_refused(tmp_path: Path)
     fit(ALGORITHM, Model(network), load_data("digits"), checkpoints=tmp_path / "images", **common)
     with pytest.raises(InputError, match="differs in data"):
         fit(ALGORITHM, Model(network), load_data("digits", split_seed=1), checkpoints=tmp_path / "images", **common)
+
+
+def of_parts(
+    activation: nn.Module | None = None, likelihood: Likelihood | None = None, priors: Rules | None = None
+) -> Callable[[], Model]:
+    """Return a function that builds an ensemble with random initial values, which are not seeded."""
+
+    def build() -> Model:
+        torch.seed()
+        net = nn.Sequential(nn.Linear(2, 4), activation or nn.Tanh(), nn.Dropout(0.1), nn.Linear(4, 1))
+        return Model(ensemble(net, 2, init="random_sign"), likelihood or Gaussian(0.5), priors or {})
+
+    return build
+
+
+def around(loc: Any, scale: float) -> Rules:
+    return {"0.weight": dist.Normal(torch.tensor(loc), scale)}
+
+
+class Scaled(Gaussian):
+    """A likelihood with options of its own, one of which is a tensor."""
+
+    def __init__(self, factor: float, offsets: Tensor) -> None:
+        super().__init__()
+        self.factor = factor
+        self.register_buffer("offsets", offsets)
+
+
+LIST = torch.arange(20.0)
+MODELS: dict[str, tuple[Callable[[], Model], Callable[[], Model], str]] = {
+    "noise": (
+        of_parts(),
+        of_parts(likelihood=Gaussian(5.0)),
+        r"the likelihood \(Gaussian\(noise=0.5, learned=False\) instead of Gaussian\(noise=5, learned=False\)\)",
+    ),
+    "close noise": (
+        of_parts(),
+        of_parts(likelihood=Gaussian(0.50001)),
+        r"the likelihood: log_noise \(-0.693147 instead of -0.693127\)",
+    ),
+    "family": (
+        of_parts(),
+        of_parts(likelihood=StudentT(4.0, 0.5)),
+        r"the likelihood \(Gaussian\(.*\) instead of StudentT\(",
+    ),
+    "option": (
+        of_parts(likelihood=Scaled(1.0, LIST)),
+        of_parts(likelihood=Scaled(2.0, LIST)),
+        r"the likelihood: factor \(1 instead of 2\)",
+    ),
+    "buffer": (
+        of_parts(likelihood=Scaled(1.0, LIST)),
+        of_parts(likelihood=Scaled(1.0, LIST.flip(0))),
+        r"the likelihood: offsets \(\[20\] \w+ instead of \[20\] \w+\)",
+    ),
+    "scale of a prior": (
+        of_parts(priors=around(0.0, 1.0)),
+        of_parts(priors=around(0.0, 0.01)),
+        r"the prior of 0.weight \(Normal\(loc=0, scale=1\) instead of Normal\(loc=0, scale=0.01\)\)",
+    ),
+    "sign of a prior": (of_parts(priors=around(1.0, 1.0)), of_parts(priors=around(-1.0, 1.0)), "loc=1, .*loc=-1, "),
+    "centres of a prior": (
+        of_parts(priors=around([0.1, 0.2], 1.0)),
+        of_parts(priors=around([0.2, 0.1], 1.0)),
+        r"the prior of 0.weight \(Normal\(loc=\[\[0.1, 0.2\], ",
+    ),
+    "no prior": (
+        of_parts(),
+        of_parts(priors={"3.bias": None}),
+        r"the prior of 3.bias \(Normal\(.*\) instead of none\)",
+    ),
+    "another prior of factors": (
+        of_parts(),
+        of_parts(priors={"factor": around_centre("sign", 0.5)}),
+        r"the prior of 0.r \(Normal\(loc=1, scale=0.1\) instead of Normal\(loc=1, scale=0.5\)\)",
+    ),
+    "hierarchical": (
+        of_parts(priors={"weight": Hierarchical(dist.HalfCauchy(1.0), lambda scale, _: dist.Normal(0.0, scale))}),
+        of_parts(priors={"weight": Hierarchical(dist.HalfCauchy(2.0), lambda scale, _: dist.Normal(0.0, scale))}),
+        r"the prior of 0.weight \(Normal\(loc=0, scale=1\), times a scale of HalfCauchy\(.*scale=1\)",
+    ),
+    "activation": (of_parts(), of_parts(nn.ReLU()), r"the network's module network.1 \(Tanh\(\) instead of ReLU\(\)\)"),
+    "option of a module": (
+        of_parts(nn.LeakyReLU(0.1)),
+        of_parts(nn.LeakyReLU(0.2)),
+        r"network.1 \(LeakyReLU\(negative_slope=0.1\) instead of LeakyReLU\(negative_slope=0.2\)\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MODELS)
+def test_checkpoints_of_another_model_are_refused(what: str, tmp_path: Path) -> None:
+    one, other, message = MODELS[what]
+    algorithm = SVI(learning_rate=0.01)
+    begun(tmp_path, algorithm=algorithm, model=one, num_steps=2)
+    with pytest.raises(InputError, match="training that differs in .*" + message) as caught:
+        begun(tmp_path, algorithm=algorithm, model=other, num_steps=2, resume=True)
+    assert "\n" not in str(caught.value)
+    begun(tmp_path, algorithm=algorithm, model=one, num_steps=2, resume=True)  # with other random initial values
+
+
+def test_priors_that_a_point_estimate_does_not_use_may_change(tmp_path: Path) -> None:
+    """Of two trainings with MAP, only priors that the user gives are compared."""
+    begun(tmp_path, model=of_parts(priors=around(0.0, 1.0)), num_steps=2)
+    with pytest.raises(InputError, match=r"the prior of 0.weight \(.* instead of flat\)"):
+        begun(tmp_path, model=of_parts(priors={"0.weight": None}), num_steps=2, resume=True)
+    with pytest.raises(InputError, match=r"the prior of 0.weight \(.* instead of none\)"):
+        begun(tmp_path, model=of_parts(), num_steps=2, resume=True)
+
+
+def test_another_argument_of_a_guide_is_refused(tmp_path: Path) -> None:
+    begun(tmp_path, algorithm=SVI(guide=partial(MeanField, scale=0.1)), num_steps=2)
+    begun(tmp_path, algorithm=SVI(guide=partial(MeanField, scale=0.1)), num_steps=2, resume=True)
+    with pytest.raises(InputError, match=r"differs in guide \(MeanField\(.*0.1.* instead of MeanField\(.*0.2"):
+        begun(tmp_path, algorithm=SVI(guide=partial(MeanField, scale=0.2)), num_steps=2, resume=True)
+
+
+def test_standardisation_by_other_data_is_refused(tmp_path: Path) -> None:
+    begun(tmp_path, model=Model(nn.Linear(2, 1), Gaussian()).standardised(X, Y), num_steps=2)
+    with pytest.raises(InputError, match=r"differs in the standardisation of the inputs"):
+        begun(tmp_path, model=Model(nn.Linear(2, 1), Gaussian()).standardised(2 * X, Y), num_steps=2, resume=True)
+
+
+def test_checkpoints_without_a_description_of_the_model_are_resumed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun(tmp_path)
+    checkpoints = Checkpoints(tmp_path)
+    content = checkpoints.load(lambda _: None)
+    assert content is not None
+    for part in ("network", "inputs", "likelihood", "priors"):
+        del content["training"][part]
+    for path in tmp_path.glob("*.pt"):
+        path.unlink()
+    checkpoints.save(content["step"], content)
+    begun(tmp_path, resume=True)
+    assert "are of an older version and do not describe the network, inputs, likelihood, priors" in caplog.text
+    with pytest.raises(InputError, match="differs in seed"):
+        begun(tmp_path, resume=True, seed=3)
+
+
+def test_a_function_that_augments_images_has_the_same_text_at_another_address(tmp_path: Path) -> None:
+    def augmenting() -> Callable[[Tensor], Tensor]:
+        def brighter(image: Tensor) -> Tensor:
+            return image
+
+        return brighter
+
+    common: dict[str, Any] = {"epochs": 1, "progress": False, "resume": True, "checkpoints": tmp_path}
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    kept = [augmenting(), augmenting()]  # both exist, so that they have different addresses
+    for augment in kept:
+        fit(ALGORITHM, Model(network), load_data("digits", augment=augment), **common)
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {

@@ -115,6 +115,32 @@ def test_functional_dropout_that_drops_nothing_is_accepted(function: Callable[[T
     predict(MCDropout(), fitted(Classifier(Calling(function))), X, 2)
 
 
+class ShiftedTimeFirst(nn.Module):
+    """Dropout over ``[time, batch, feature]``, where masks for examples are masks for times, and a constant."""
+
+    def __init__(self, constant: float) -> None:
+        super().__init__()
+        self.layer, self.drop, self.head, self.constant = nn.Linear(6, 6), nn.Dropout(0.5), nn.Linear(6, 3), constant
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.constant + self.head(self.drop(self.layer(x).transpose(0, 1))).mean(0)
+
+
+@pytest.mark.parametrize("constant", [0.0, 1e3, 1e6])
+def test_a_constant_does_not_hide_masks_that_differ_between_examples(constant: float) -> None:
+    x = X.repeat(1, 3, 1)  # as many times as examples
+    with pytest.raises(InputError, match=r"^dropout masks require examples on the first axis, but at drop the"):
+        fitted(ShiftedTimeFirst(constant), x)
+
+
+def test_a_constant_does_not_hide_that_draws_differ() -> None:
+    class Shifted(Classifier):
+        def forward(self, x: Tensor) -> Tensor:
+            return 1e7 + super().forward(x)
+
+    predict(MCDropout(), fitted(Shifted(nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.5)))), X, 2)
+
+
 def test_all_dropout_functions_of_torch_are_known() -> None:
     known = {function.__name__ for function in _RATES}
     there = {

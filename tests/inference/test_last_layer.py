@@ -68,6 +68,15 @@ def weight_read(net: Net, h: Tensor) -> Tensor:
     return net.head(h / net.head.weight.norm())
 
 
+def read_beside_a_constant(net: Net, h: Tensor) -> Tensor:
+    return net.head(h / net.head.weight.norm()).float() + 1e3
+
+
+def squashed_beside_a_constant(net: Net, h: Tensor) -> Tensor:
+    z = net.head(h)
+    return torch.cat([z[:, :2] + 0.02 * torch.tanh(h[:, :2]), z[:, 2:] + 1e3], 1).float()
+
+
 def hooked() -> Net:
     net = Net(plainly)
     net.head.register_forward_hook(lambda module, args, output: 10 * output)
@@ -99,6 +108,8 @@ def pruned() -> Net:
 REFUSED = {
     "an output changed in place": (lambda: Net(scaled_in_place), "outputs are not those of its last linear layer"),
     "a weight used elsewhere": (lambda: Net(weight_read), "are not linear in the weight"),
+    "a weight used elsewhere, beside a constant": (lambda: Net(read_beside_a_constant), "are not linear in the weight"),
+    "features added beside a constant": (lambda: Net(squashed_beside_a_constant), "not those of its last linear layer"),
     "a hook on the output": (hooked, "outputs are not those of its last linear layer"),
     "a subclass that is not linear in its weight": (lambda: Net(plainly, Cosine(5, 3)), "are not linear in the weight"),
     "a weight tied to an embedding": (Tied, "are not linear in the weight"),
@@ -268,7 +279,7 @@ def test_each_position_counts_as_one_example(likelihood: Likelihood, use: Any, s
     rows, targets = x.flatten(0, 2), y.flatten(0, 2)
     known = torch.ones(60, dtype=torch.bool) if isinstance(likelihood, Gaussian) else targets >= 0
     one = likelihood if isinstance(likelihood, Gaussian) else Categorical()
-    expected = algorithm.init(lambda: Model(Net(plainly), one).double(), 60, 1)
+    expected = algorithm.init(lambda: Model(Net(plainly), one).double(), int(known.sum()), 1)
     algorithm.finish(expected, [Batch(rows[known], targets[known])])
     close(covariance(found), covariance(expected), 1e-9)
     assert algorithm.draw(found, 0)(x).shape == (1, 10, 2, 3, 3)

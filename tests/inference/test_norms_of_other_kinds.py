@@ -65,10 +65,13 @@ def member_convolution(of: dict[str, Tensor], at: str, x: Tensor, member: int | 
 
 
 def by_hand(net: Model, member: int | None, over: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Return mean and unbiased variance of the last norm's inputs: over these axes, then averaged over the others."""
+    """Return the mean and the variance of the last norm's inputs, over these axes and then averaged over the others.
+
+    Axis 0 is that of all examples, of all batches.
+    """
     prefix = "network." if member is None else "network.network."
     of = {name.removeprefix(prefix): value for name, value in net.state_dict().items()}
-    means, variances = [], []
+    inputs = []
     for x, _ in batches():
         x = member_convolution(of, "0.0", x, member)
         own = {
@@ -77,10 +80,9 @@ def by_hand(net: Model, member: int | None, over: tuple[int, ...]) -> tuple[Tens
         }
         x = (x - own["running_mean"][:, None]) / (own["running_var"][:, None] + 1e-5).sqrt()
         x = (x * own["weight"][:, None] + own["bias"][:, None]).tanh()
-        x = member_convolution(of, "2", x, member)
-        means.append(x.mean(over, keepdim=True).mean((0, 2)))
-        variances.append(x.var(over, keepdim=True).mean((0, 2)))
-    return torch.stack(means).mean(0), torch.stack(variances).mean(0)
+        inputs.append(member_convolution(of, "2", x, member))
+    x = torch.cat(inputs)
+    return x.mean((0, 2)), x.var(over, keepdim=True).mean((0, 2))
 
 
 KINDS: dict[str, tuple[Any, tuple[int, ...]]] = {
@@ -93,7 +95,7 @@ KINDS: dict[str, tuple[Any, tuple[int, ...]]] = {
 @pytest.mark.parametrize(("size", "strategy"), [(1, "tile"), (3, "tile"), (3, "loop")])
 @pytest.mark.parametrize("frozen", KINDS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_statistics_are_means_over_batches_behind_norms_in_eval_mode(
+def test_statistics_are_those_of_all_batches_behind_norms_in_eval_mode(
     kind: str, frozen: str, size: int, strategy: str
 ) -> None:
     make, over = KINDS[kind]
@@ -139,8 +141,8 @@ def test_subclasses_of_batch_norm_are_reestimated() -> None:
     found = reestimate_norms(made, {}, [(x[:4], x), (x[4:], x)])
     hidden = [made.network[0].eval()(part).detach() for part in x.split(4)]
     assert set(found) == {f"network.1.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
-    close(found["network.1.running_mean"], torch.stack([part.mean((0, 2, 3)) for part in hidden]).mean(0))
-    close(found["network.1.running_var"], torch.stack([part.var((0, 2, 3)) for part in hidden]).mean(0))
+    close(found["network.1.running_mean"], torch.cat(hidden).mean((0, 2, 3)))
+    close(found["network.1.running_var"], torch.cat(hidden).var((0, 2, 3)))
 
 
 @pytest.mark.parametrize(
@@ -173,7 +175,7 @@ def test_modes_momenta_and_hooks_are_restored(strategy: str) -> None:
     assert modes == [module.training for module in net.modules()]
     for network in (net.network.network, net.network.plain):
         assert (network[3].momentum, network[0][1].momentum) == (0.3, None)
-        assert not network[3]._forward_pre_hooks
+        assert not network[3]._forward_hooks
     with pytest.raises((RuntimeError, InputError)):
         reestimate_norms(net, {}, [(torch.zeros(2, 1), torch.zeros(2))])
     assert network[3].momentum == 0.3

@@ -1,18 +1,17 @@
 """`feed` "own" and "bootstrap": each member has its own order, augmentation and weights of the data."""
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from algorithms import CASES, builder, digits, trained
+from algorithms import CASES, builder, digits, fed, trained
 from states import differences, through_bytes
 from torch import Tensor, nn
 from toy_data import COUNT, SIZE, Again, X, Y, indices_of, loader, on_cpu
 
 from bayes_share.errors import InputError
-from bayes_share.inference import MAP, DeepEnsemble, Distill, Inference, Training, batches_of, fit_tensors
+from bayes_share.inference import MAP, DeepEnsemble, Inference, Training, batches_of, fit_tensors
 from bayes_share.inference.algorithm import Batch, Feeding
 from bayes_share.inference.batches.rows import Rows, bootstrap_counts
 from bayes_share.inference.batches.source import Source
@@ -22,12 +21,6 @@ from bayes_share.sharing import ensemble
 
 CPU = torch.device("cpu")
 FED = {name: case for name, case in CASES.items() if case.split is not None}
-
-
-def fed(algorithm: Inference[Any], feed: str) -> Inference[Any]:
-    if isinstance(algorithm, DeepEnsemble | Distill):
-        return replace(algorithm, of=fed(algorithm.of, feed))
-    return replace(algorithm, feed=feed)
 
 
 def epoch(source: Source, seed: int = 0, number: int = 0) -> list[Batch]:

@@ -54,21 +54,24 @@ def by_hand(values: dict[str, Tensor], prefix: str, member: int | None) -> dict[
             weight, bias = weight * torch.outer(s, r), bias[member]
         return x @ weight.T + bias
 
-    found: dict[str, list[Tensor]] = {}
+    inputs: dict[str, list[Tensor]] = {"1": [], "5": []}
     for x, _ in batches():
         for at, then in (("0", "1"), ("4", "5")):
             x = linear(x, at)
-            found.setdefault(f"{then}.running_mean", []).append(x.mean(0))
-            found.setdefault(f"{then}.running_var", []).append(x.var(0))
+            inputs[then].append(x)
             weight, bias = values[f"{prefix}{then}.weight"], values[f"{prefix}{then}.bias"]
             if weight.ndim == 2:
                 weight, bias = weight[member], bias[member]
             x = weight * (x - x.mean(0)) / (x.var(0, correction=0) + 1e-5).sqrt() + bias
             x = x.tanh() if then == "1" else x
-    return {name: torch.stack(values).mean(0) for name, values in found.items()}
+    whole = {name: torch.cat(parts) for name, parts in inputs.items()}
+    return {
+        **{f"{name}.running_mean": x.mean(0) for name, x in whole.items()},
+        **{f"{name}.running_var": x.var(0) for name, x in whole.items()},
+    }
 
 
-def test_statistics_of_a_single_network_are_means_over_batches() -> None:
+def test_statistics_of_a_single_network_are_those_of_all_inputs_of_its_norms() -> None:
     net = model()
     values = other_values(net)
     found = reestimate_norms(net, values, batches())
@@ -122,11 +125,42 @@ def test_the_model_is_unchanged_and_draws_use_the_new_statistics(size: int, stra
         close(together, copy(x).detach())
 
 
-def test_a_smaller_last_batch_is_left_out() -> None:
+@pytest.mark.parametrize("sizes", [(21,), (7, 7, 7), (10, 10, 1), (2, 3, 16), (9, 12)])
+def test_statistics_of_a_first_norm_do_not_depend_on_order_and_sizes_of_batches(sizes: tuple[int, ...]) -> None:
+    """Batches of sorted examples have smaller variances than all examples together."""
     net = model()
-    smaller = (torch.full((1, 5), 100.0, dtype=torch.float64), torch.zeros(1, dtype=torch.long))
-    found = reestimate_norms(net, {}, [*batches(), smaller])
-    assert differences(found, reestimate_norms(net, {}, batches())) == []
+    x = torch.cat([x for x, _ in batches()])
+    x = x[x.sum(1).argsort()]
+    parts = x.split(list(sizes))
+    found = reestimate_norms(net, {}, [(part, torch.zeros(len(part))) for part in parts])
+    hidden = net.network[0](torch.cat([part for part in parts if len(part) > 1])).detach()
+    close(found["network.1.running_mean"], hidden.mean(0))
+    close(found["network.1.running_var"], hidden.var(0))
+
+
+def test_statistics_of_a_compiled_network_are_those_of_the_network() -> None:
+    net, expected = model(), reestimate_norms(model(), {}, batches())
+    net.network.compile(backend="eager")
+    x = batches()[0][0]
+    for mode in (True, False):
+        with torch.no_grad():
+            net.train(mode)(x)
+    assert differences(reestimate_norms(net, {}, batches()), expected) == []
+
+
+def test_a_norm_that_is_called_twice_gets_the_average_over_its_calls() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.last = nn.BatchNorm1d(5), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.norm(x) + self.norm(input=3 * x + 1))
+
+    x = torch.cat([x for x, _ in batches()])
+    found = reestimate_norms(Model(Twice()).double(), {}, batches())
+    close(found["network.norm.running_mean"], (x.mean(0) + (3 * x + 1).mean(0)) / 2)
+    close(found["network.norm.running_var"], (x.var(0) + 9 * x.var(0)) / 2)
 
 
 def test_no_batch_and_batches_of_one_example_are_refused() -> None:

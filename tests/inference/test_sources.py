@@ -32,8 +32,10 @@ from bayes_share.errors import InputError
 from bayes_share.inference import MAP, batches_of, fit
 from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.batches.source import Source
+from bayes_share.inference.batches.tensors import Tensors
 from bayes_share.models.likelihoods import Categorical
 from bayes_share.models.model import Model
+from bayes_share.tensors.seeding import generator as keyed_generator
 from bayes_share.tensors.seeding import seeded
 
 KIND = pytest.mark.parametrize("kind", KINDS)
@@ -127,6 +129,43 @@ def test_in_order_gives_all_examples_in_every_pass(kind: str) -> None:
     assert all(torch.equal(one.inputs, other.inputs) for one, other in zip(*passes, strict=True))
     if kind in ("tensors", "loader", "loader with workers", "loader of an iterable dataset"):
         assert seen(passes[0]) == ALL
+
+
+@KIND
+def test_in_random_order_gives_all_examples_in_the_same_random_order_in_every_pass(kind: str) -> None:
+    source = source_of(kind)
+    passes = [list(source.in_random_order(3)) for _ in range(2)]
+    assert sorted(seen(passes[0])) == ALL
+    assert all(torch.equal(one.inputs, other.inputs) for one, other in zip(*passes, strict=True))
+    if kind in ("tensors", "loader", "loader with workers"):
+        assert [len(batch.targets) for batch in passes[0]] == [SIZE] * 5 + [2]
+        assert seen(passes[0]) == torch.randperm(COUNT, generator=keyed_generator(3, "whole")).tolist()
+        for batch in passes[0]:
+            assert torch.equal(batch.targets.round(), batch.inputs.sum(1).round())
+
+
+def test_in_random_order_ignores_that_a_loader_is_sorted_and_keeps_the_order_of_a_custom_sampler() -> None:
+    sequential = on_cpu(batches_of(loader(shuffle=False)))
+    assert sorted(seen(list(sequential.in_random_order(0)))) == ALL != seen(list(sequential.in_random_order(0)))
+    custom = on_cpu(batches_of(loader(sampler=[3, 1, 8, 4], shuffle=False)))
+    assert seen(list(custom.in_random_order(0))) == [3, 1, 8, 4]
+    drawn = loader(sampler=RandomSampler(range(COUNT), num_samples=8), shuffle=False)
+    found = seen(list(on_cpu(batches_of(drawn)).in_random_order(5)))
+    assert found == seen(epoch(on_cpu(batches_of(drawn)), 0, seed=5))
+
+
+def test_images_in_random_order_are_not_augmented_and_keep_their_labels() -> None:
+    data = load_data("digits", augment="flip")
+    batches = list(on_cpu(batches_of(data, 100)).in_random_order(2))
+    order = torch.randperm(1260, generator=keyed_generator(2, "whole"))
+    assert torch.equal(torch.cat([batch.inputs for batch in batches]), data.normalise(data.train.images[order]))
+    assert torch.equal(torch.cat([batch.targets for batch in batches]), data.train.labels[order])
+
+
+def test_weights_in_random_order_stay_with_their_examples() -> None:
+    source = on_cpu(Tensors(X, Y, 5, weights=Y + 1))
+    for batch in source.in_random_order(0):
+        assert torch.equal(batch.weights, batch.inputs.sum(1).double() + 1)
 
 
 @pytest.mark.usefixtures("unchecked")  # beartype uses `random` to choose which items of a container it checks

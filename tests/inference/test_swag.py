@@ -8,15 +8,19 @@ from algorithms import builder, digits, trained
 from explicit import close, perturb
 from states import differences, through_bytes
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
+from bayes_share.data import Data
+from bayes_share.data.dataset import Split
 from bayes_share.errors import InputError
-from bayes_share.inference import SWAG, Training, batches_of, predict, reestimate_norms
+from bayes_share.inference import SWAG, Training, batches_of, fit, predict, reestimate_norms
 from bayes_share.inference.draws.forward import drawn
 from bayes_share.inference.methods.swag import Moments, SWAGState
 from bayes_share.inference.step.drivers import step as one_step
 from bayes_share.inference.step.drivers import take_step
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
+from bayes_share.tensors.seeding import generator
 
 OPTIONS: dict[str, Any] = {"swa_start": 0.5, "num_snapshots": 6, "rank": 3}
 
@@ -151,7 +155,8 @@ def test_norm_statistics_are_reestimated_for_the_first_draws_and_the_mean(size: 
     training = trained(Training(algorithm, builder(size, norm="batch", sharing=sharing), batches_of(digits(), 48), 2))
     state = training.state
     assert len(state.norms) == 3
-    batches = [(digits().normalise(part), torch.zeros(48)) for part in digits().train.images.split(48)]
+    order = torch.randperm(240, generator=generator(0, "whole"))
+    batches = [(digits().normalise(part), torch.zeros(48)) for part in digits().train.images[order].split(48)]
     x = digits().normalise(digits().test.images)
     for sample in range(4):
         values = algorithm._drawn_values(state, sample)
@@ -183,3 +188,30 @@ def test_norm_statistics_are_reestimated_for_the_first_draws_and_the_mean(size: 
 def test_invalid_options_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         SWAG(**options)
+
+
+@pytest.mark.parametrize("kind", ["tensors", "images", "loader", "shuffled loader"])
+def test_norm_statistics_do_not_depend_on_how_the_data_are_sorted(kind: str) -> None:
+    """Batches of sorted examples have almost no variance, and later norms would get inputs normalised by it."""
+    x = torch.linspace(-2, 2, 512)[:, None]
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(1, 16), nn.BatchNorm1d(16), nn.Tanh(), nn.Linear(16, 16), nn.BatchNorm1d(16))
+    net.append(nn.Linear(16, 2))
+    labels = (x[:, 0] > 0).long()
+    data: Any = (x, labels)
+    if kind == "images":
+        pixels = (64 * (x + 2)).round().clamp(0, 255).to(torch.uint8)[:, :, None, None]
+        split = Split(pixels, labels)
+        data = Data("sorted", split, split, split, ("a", "b"), torch.tensor([0.5]), torch.tensor([0.25]), "none")
+        x, net = data.normalise(pixels)[:, :, 0, 0], nn.Sequential(nn.Flatten(), *net)
+    elif "loader" in kind:
+        data = DataLoader(TensorDataset(x, labels), batch_size=64, shuffle=kind == "shuffled loader")
+    algorithm = SWAG(num_snapshots=2, rank=0, scale=0.0, norm_draws=0)
+    options = {} if "loader" in kind else {"batch_size": 64}
+    state = fit(algorithm, Model(net), data, 1, progress=False, **options)
+    first, last = (name for name in state.norms[0] if name.endswith("running_var"))
+    values = {name: value.float() for name, value in state.moments.mean.items()}
+    inputs = x if kind != "images" else x[:, :, None, None]
+    whole = reestimate_norms(state.model, values, [(inputs, labels)])
+    close(state.norms[0][first], whole[first], 1e-4)
+    close(state.norms[0][last], whole[last], 0.2)

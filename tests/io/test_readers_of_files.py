@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from bayes_share.data import load_data, load_ood
@@ -17,6 +18,7 @@ from bayes_share.data.cifar10c import read_cifar10c
 from bayes_share.data.tables import load_table
 from bayes_share.errors import InputError
 from bayes_share.evaluation import read_human_labels, read_outputs, read_predictions
+from bayes_share.io.reading import reading
 from bayes_share.reports.run_record import RunRecord
 from bayes_share.runs.run_folder import RunFolder
 
@@ -254,3 +256,18 @@ def test_intact_files_are_read(tmp_path: Path) -> None:
     for reader, arrays in INTACT.items():
         np.savez(tmp_path / "x.npz", **arrays)
         READERS[reader](tmp_path / "x.npz")
+
+
+class FullGPU(torch.OutOfMemoryError):
+    """As raised by a library, for the memory of a GPU."""
+
+
+def test_a_full_gpu_is_not_reported_as_a_damaged_file() -> None:
+    for error in (torch.OutOfMemoryError("no room"), FullGPU("no room")):
+        with pytest.raises(torch.OutOfMemoryError) as caught, reading("state.pt", "a checkpoint"):
+            raise error
+        assert caught.value is error
+    said = "cannot be read as a checkpoint"
+    for damage in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
+        with pytest.raises(InputError, match=said), reading("state.pt", "a checkpoint"):
+            raise damage

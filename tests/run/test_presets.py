@@ -9,11 +9,15 @@ from driver import Outcome, command, ended_well, one_line
 from torch import nn
 
 from bayes_share.cli import main
-from bayes_share.inference import IVON, MAP, SVI
+from bayes_share.inference import IVON, MAP, SVI, Execution
 from bayes_share.models.model import Model
+from bayes_share.options.records import option_places
+from bayes_share.runs.config import RunConfig
 from bayes_share.runs.config_file import from_flat, to_flat
 from bayes_share.runs.presets import PRESETS, SUMMARIES
 from bayes_share.sharing import ensemble
+from bayes_share.study.definition import Study
+from bayes_share.study.registry import STUDIES
 
 SMALL = ["--data", "digits", "--model", "mlp", "--norm", "none", "--epochs", "1", "--num-samples", "2", "--no-progress"]
 
@@ -27,6 +31,23 @@ def test_a_preset_consists_of_known_options(name: str) -> None:
     config = from_flat(PRESETS[name])
     flat = to_flat(config)
     assert {option: flat[option] for option in PRESETS[name]} == PRESETS[name]
+
+
+def configs_of(study: Study, preset: str, runs: Path) -> list[RunConfig]:
+    """Return the configurations of all runs of a study with a preset, as the command makes them."""
+    grid = {option.name: option.default for option in study.grid(preset)}
+    of_execution = {name: getattr(Execution(), name) for name in option_places(Execution)}  # the command gives all
+    return list(study.configs(preset, grid, 1, {**of_execution, **study.presets[preset].options}, runs).values())
+
+
+def test_all_presets_for_cifar10_on_a_gpu_ask_for_captured_steps(tmp_path: Path) -> None:
+    found = {f"fit {name}": [from_flat(PRESETS[name])] for name in PRESETS}
+    for name, study in STUDIES.items():
+        found |= {f"{name} {preset}": configs_of(study, preset, tmp_path) for preset in study.presets}
+    of_cifar10 = {name: configs for name, configs in found.items() if any(each.data == "cifar10" for each in configs)}
+    assert {"fit ivon-cifar10", "optimizers paper", "sharing resnet20-cifar10", "ensembles cifar10"} <= {*of_cifar10}
+    captured = {name for name, configs in of_cifar10.items() if all(each.execution.capture == "on" for each in configs)}
+    assert {*of_cifar10} - captured == {name for name in of_cifar10 if name.startswith("ensembles cifar8-")}  # on a CPU
 
 
 def test_the_rank1_recipe_is_the_published_one() -> None:

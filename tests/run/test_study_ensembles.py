@@ -2,26 +2,33 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
+from torch import nn
 
 from bayes_share.cli import main
 from bayes_share.errors import InputError
+from bayes_share.evaluation import gap_picture
 from bayes_share.evaluation.posthoc import calibrate
 from bayes_share.evaluation.predictions import Predictions
 from bayes_share.evaluation.predictions_file import read_class_predictions
 from bayes_share.evaluation.scores import score
 from bayes_share.evaluation.selection import select
+from bayes_share.inference import IVON
+from bayes_share.models.model import Model
 from bayes_share.runs.config_file import to_flat
 from bayes_share.runs.output_paths import STUDY_FILES
 from bayes_share.runs.run import run
+from bayes_share.sharing import ensemble
 from bayes_share.study.ensemble_costs import Costs, costs
-from bayes_share.study.ensemble_results import read_outcomes
+from bayes_share.study.ensemble_results import Outcome, read_outcomes
 from bayes_share.study.ensemble_rows import ROWS, chosen_rows
+from bayes_share.study.ensemble_summary import EnsembleSummary
 from bayes_share.study.ensembles import ENSEMBLE_PRESETS, EnsembleStudy, EnsembleTrial
 from bayes_share.study.related_networks import of_width, twice_as_deep
 
@@ -164,6 +171,51 @@ def test_shares_are_omitted_without_a_single_network(tmp_path: Path, capsys: pyt
 OPTIONS: dict[str, Any] = {"algorithm": "map", "ensemble_size": 4, "num_samples": 1, "feed": "tile", "init": "normal"}
 
 
+def outcomes(row: str, scaled_nlls: Sequence[float], numbers: int, training: float) -> list[Outcome]:
+    """Return the outcomes of a row, one for each seed."""
+    cost = Costs(numbers, 0, 4, prediction=100.0, training=training, networks=100.0)
+    scores = [{"accuracy": 0.5, "nll": 2.0, "scaled_nll": nll, "seconds": 1.0} for nll in scaled_nlls]
+    return [Outcome(EnsembleTrial(row, seed), of_seed, cost) for seed, of_seed in enumerate(scores)]
+
+
+def test_pictures_show_shares_against_stored_values_and_training_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, Any] = {}
+    save = gap_picture.save_figure
+
+    def watched(figure: Any, path: Path) -> None:
+        drawn[path.name] = figure
+        save(figure, path)
+
+    monkeypatch.setattr(gap_picture, "save_figure", watched)
+    single = outcomes("single", (1.0, 1.2), 100, 300.0)
+    methods = [
+        *outcomes("deep-ensemble", (0.5, 0.7), 400, 1200.0),
+        *outcomes("signs", (0.75, 1.0), 110, 1200.0),  # (1.1 - 0.875) / (1.1 - 0.6) of the gap
+        *outcomes("ivon", (0.9, 0.9), 200, 300.0),
+    ]
+    EnsembleSummary([*single, *methods], {}).write(tmp_path, "digits, mlp")
+    shares = [0.0, 1.0, 0.45, 0.4]
+    for name, costs_of_rows, axis in (
+        ("share-numbers", [1.0, 4.0, 1.1, 2.0], "stored values for prediction"),
+        ("share-passes", [1.0, 4.0, 4.0, 1.0], "training passes"),
+    ):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "</svg>" in (tmp_path / f"{name}.svg").read_text()
+        for suffix in ("png", "svg"):
+            figure = drawn[f"{name}.{suffix}"]
+            (axes,) = figure.axes
+            points = [line.get_xydata()[0] for line in axes.lines if line.get_marker() == "."]
+            np.testing.assert_allclose(points, np.transpose([costs_of_rows, shares]), atol=1e-12)
+            assert axes.get_xlabel().startswith(axis)
+            assert "digits, mlp; 2 seeds" in figure.get_suptitle()
+            legend = " ".join(text.get_text() for text in figure.legends[0].get_texts())
+            assert all(f"{ROWS[row].label}: {share:.2f}" in legend for row, share in (("signs", 0.45), ("ivon", 0.4)))
+    EnsembleSummary(single, {}).write(tmp_path, "digits, mlp")
+    assert not list(tmp_path.glob("share-*"))  # of the earlier summary
+
+
 def test_the_costs_of_a_student_include_its_teacher() -> None:
     summary = {"parameters": 110, "costs": {"flops": 400, "members": 4, "uses": 12}}
     teacher = Costs(400, 0, 4, prediction=400.0, training=1200.0, networks=400.0)
@@ -173,6 +225,15 @@ def test_the_costs_of_a_student_include_its_teacher() -> None:
     # Clean and perturbed images, all teachers on the perturbed ones, and one teacher's gradient of an image.
     assert costs(taught, summary, 4, teacher).training == 2 * 1200 + 400 + 2 * 100 + 1200
     assert costs({**taught, "perturbation": "none"}, summary, 4, teacher).training == 1200 + 400 + 1200
+
+
+def test_ivon_stores_a_mean_and_a_hessian_for_each_parameter() -> None:
+    state = IVON().init(lambda: Model(ensemble(nn.Linear(5, 3), 4, "normal")), 10, 1)
+    means = sum(mean.numel() for mean in state.model.parameters())
+    hessians = sum(state.optimizer.sd(mean).numel() for mean in state.model.parameters())
+    summary = {"parameters": state.num_parameters, "costs": {"flops": 400, "members": 4, "uses": 4}}
+    assert costs({**OPTIONS, "algorithm": "ivon"}, summary, 4).numbers == means + hessians == 2 * means
+    assert costs(OPTIONS, summary, 4).numbers == means
 
 
 def test_training_costs_include_discarded_members_and_sign_seeds_are_separate() -> None:

@@ -37,6 +37,32 @@ class ReadsWeight(Two):
         return self.last(torch.tanh(F.linear(x, self.first.weight)))
 
 
+class TiedHead(nn.Module):
+    """A tied output head with padding, as in language models: reads the embedding's weight, and so not its factors."""
+
+    def __init__(self, padding: float) -> None:
+        super().__init__()
+        self.embedding, self.mix, self.padding = nn.Embedding(8, SIZE), nn.Linear(SIZE, SIZE), padding
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        logits = F.linear(torch.tanh(self.mix(self.embedding(tokens)).mean(1)), self.embedding.weight)
+        return logits.masked_fill(torch.arange(8) >= 6, self.padding)
+
+
+class WithConstant(ReadsWeight):
+    """Adds a constant to its outputs, such as a mean year."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 1e5 + super().forward(x)
+
+
+class WithInputs(ReadsWeight):
+    """Returns its inputs, which are large, too."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"y": super().forward(x / 1e4), "x": x}
+
+
 class ReadsWeightBeforeSmallScale(ReadsWeight):
     """The same in a branch that starts as good as closed."""
 
@@ -120,6 +146,14 @@ INPUTS = {"left": vectors(), "right": vectors(seed=1), "scale": torch.tensor(2.0
 ODD: dict[str, Odd] = {
     "ordinary": Odd(Two, vectors(), "tile", AGREES),
     "reads a child's weight": Odd(ReadsWeight, vectors()),
+    "reads a weight beside a constant": Odd(WithConstant, vectors()),
+    "reads a weight beside padding": Odd(lambda: TiedHead(-1e9), torch.arange(12).view(6, 2) % 6),
+    "reads a weight beside large outputs": Odd(WithInputs, 1e4 * vectors()),
+    "a constant": Odd(lambda: Two(after=lambda y, _: 1e5 + y), vectors(), "tile", AGREES),
+    "padding of some examples": Odd(
+        lambda: Two(after=lambda y, h: y.masked_fill(h[:, :1] < 0, -1e9)), vectors(), "tile", AGREES
+    ),
+    "the number of rows": Odd(lambda: Two(after=lambda y, _: {"y": y, "rows": len(y)}), vectors()),
     "mixes rows": Odd(lambda: Two(lambda h: torch.tanh(h - h.mean(0, keepdim=True))), vectors()),
     "a fixed batch size": Odd(lambda: Two(lambda h: torch.tanh(h.view(6, SIZE))), vectors(), reason=FAILS),
     "batches of one": Odd(lambda: Two(lambda h: torch.tanh(h.view(1, SIZE))), vectors(1, SIZE), reason=FAILS),

@@ -1,6 +1,7 @@
 """What a network stores, uses and computes, counted by hand."""
 
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -52,6 +53,48 @@ def test_an_ensemble_whose_members_have_norms_of_their_own() -> None:
     assert found.buffers == MEMBERS * 8 + 1
     assert found.bytes == 4 * (found.stored + MEMBERS * 8) + 8
     assert found.overhead == pytest.approx((NORM + BIAS + FACTORS) / (CONV + LINEAR))
+
+
+@pytest.mark.parametrize(
+    ("options", "base", "member", "factor", "seeds"),
+    [
+        ({"init": "normal", "factor_rank": 3}, CONV + NORM + LINEAR, BIAS, 3 * FACTORS, 0),
+        (
+            {"init": "normal", "factor_form": "additive", "factor_rank": 2},
+            CONV + NORM + LINEAR,
+            BIAS,
+            2 * ((3 * 3 * 3 + 4) + (64 + 5)),  # r has a value for each input channel and kernel position
+            0,
+        ),
+        ({"init": "fixed_sign"}, CONV + NORM + LINEAR + BIAS, 0, 0, 2),
+        ({"init": "fixed_sign", "factor_rank": 2}, CONV + NORM + LINEAR + BIAS, 0, FACTORS, 2),
+        ({"init": "random_sign", "own": ("head",)}, CONV + NORM, LINEAR + BIAS, 3 + 4, 0),
+        ({"init": "random_sign", "own": ("*",)}, 0, CONV + NORM + LINEAR + BIAS, 0, 0),
+    ],
+    ids=["rank 3", "additive", "fixed signs", "fixed signs and a term", "own head", "all own"],
+)
+def test_ensembles_with_several_terms_fixed_signs_and_own_weights(
+    options: dict[str, Any], base: int, member: int, factor: int, seeds: int
+) -> None:
+    """The counts of `member`, `factor` and `seeds` are those of a single member."""
+    stored = base + MEMBERS * (member + factor)
+    own_norms = options.get("own") == ("*",)
+    buffers = 8 * (MEMBERS if own_norms else 1) + 1 + MEMBERS * seeds
+    layers = {("head",): 1, ("*",): 0}.get(options.get("own", ()), 2)  # those that share their weight
+    assert ledger(ensemble(net(), MEMBERS, **options), images()) == Ledger(
+        members=MEMBERS,
+        stored=stored,
+        used=MEMBERS * (CONV + NORM + LINEAR + BIAS),
+        base=base,
+        member=MEMBERS * member,
+        factor=MEMBERS * factor,
+        weights=layers,
+        uses=MEMBERS * layers,
+        buffers=buffers,
+        bytes=8 * (stored + buffers),
+        flops=MEMBERS * FLOPS,
+        not_shared=(),
+    )
 
 
 def test_a_network_alone() -> None:

@@ -38,6 +38,26 @@ CASES: dict[str, tuple[Any, Tensor]] = {
 }
 
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "rank 2": {"init": "normal", "factor_rank": 2},
+    "additive": {"init": "normal", "factor_form": "additive", "factor_rank": 2},
+    "fixed signs": {"init": "fixed_sign"},
+    "own norms and head": {"init": "random_sign", "own": ("norms", "head")},
+}
+
+
+def in_onnx(plain: nn.Module, x: Tensor, dynamo: bool) -> Tensor:
+    """Export a network to ONNX, and return its outputs in onnxruntime."""
+    file = io.BytesIO()
+    if dynamo:
+        program = torch.onnx.export(plain, (x,), dynamo=True, input_names=["x"])
+        program.save(file)
+    else:
+        torch.onnx.export(plain, (x,), file, dynamo=False, input_names=["x"])
+    session = onnxruntime.InferenceSession(file.getvalue())
+    return torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
+
+
 @pytest.mark.parametrize("dynamo", [False, True], ids=["traced", "exported"])
 @pytest.mark.parametrize("name", CASES)
 def test_a_folded_member_runs_in_onnx(name: str, dynamo: bool) -> None:
@@ -49,14 +69,19 @@ def test_a_folded_member_runs_in_onnx(name: str, dynamo: bool) -> None:
     members = ensemble(net, 3, example=x)
     outputs = members(x).detach()
     for member in range(2):
-        plain = fold(members, member)
-        file = io.BytesIO()
-        if dynamo:
-            program = torch.onnx.export(plain, (x,), dynamo=True, input_names=["x"])
-            program.save(file)
-        else:
-            torch.onnx.export(plain, (x,), file, dynamo=False, input_names=["x"])
-        session = onnxruntime.InferenceSession(file.getvalue())
-        found = session.run(None, {"x": x.numpy()})[0]
-        torch.testing.assert_close(torch.from_numpy(found), outputs[member], rtol=1e-4, atol=1e-4)
+        found = in_onnx(fold(members, member), x, dynamo)
+        torch.testing.assert_close(found, outputs[member], rtol=1e-4, atol=1e-4)
+    assert float((outputs[0] - outputs[1]).abs().max()) > 1e-2
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("name", ["convolutions", "tokens"])
+def test_a_folded_member_with_other_factors_or_own_weights_runs_in_onnx(name: str, options: str) -> None:
+    torch.manual_seed(0)
+    make, x = CASES[name]
+    members = perturb(ensemble(make(), 2, **OPTIONS[options])).eval()
+    outputs = members.tile(torch.cat([x, x])).detach()
+    for member in range(2):
+        found = in_onnx(fold(members, member), x, dynamo=False)
+        torch.testing.assert_close(found, outputs[member], rtol=1e-4, atol=1e-4)
     assert float((outputs[0] - outputs[1]).abs().max()) > 1e-2

@@ -185,9 +185,9 @@ def test_the_summary_says_why_layers_with_computed_weights_stay_shared(bias: boo
 
 def test_the_summary_names_layers_whose_factor_s_an_own_batch_norm_cancels() -> None:
     plain = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
-    line = "factor s not trained: 0"
-    assert line in ensemble(plain, MEMBERS, own=("norms",)).summary().splitlines()
-    assert line not in ensemble(plain, MEMBERS).summary().splitlines()
+    line, x = "factor s not trained: 0", torch.zeros(2, 3)
+    assert line in ensemble(plain, MEMBERS, own=("norms",), example=x).summary().splitlines()
+    assert line not in ensemble(plain, MEMBERS, example=x).summary().splitlines()
     assert line not in ensemble(plain, MEMBERS, "fixed_sign").summary().splitlines()
 
 

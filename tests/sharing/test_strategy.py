@@ -103,6 +103,34 @@ def test_rounding_of_short_numbers_is_not_taken_for_a_mistake(autocast: bool) ->
         assert members.strategy == strategy
 
 
+class Single(ReadsWeight):
+    """Computes in float32 only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(torch.cat([x[:, :-1], torch.ones(len(x), 1)], 1).float())
+
+
+@pytest.mark.parametrize(
+    ("make", "strategy"), [(Single, "loop"), (lambda: Two(lambda h: torch.tanh(h.float())), "tile")]
+)
+def test_a_network_that_fails_in_float64_is_compared_in_its_own_dtype(make: Any, strategy: str) -> None:
+    torch.manual_seed(0)
+    assert ensemble(make(), MEMBERS, example=vectors().float()).strategy == strategy
+
+
+@pytest.mark.parametrize(("constant", "strategy"), [(0.0, "loop"), (50.0, "loop"), (1e4, "loop")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_short_numbers_with_a_constant_are_compared_in_float64(
+    constant: float, strategy: str, dtype: torch.dtype
+) -> None:
+    class Shifted(ReadsWeight):
+        def forward(self, x: Tensor) -> Tensor:
+            return constant + super().forward(x)
+
+    torch.manual_seed(0)
+    assert ensemble(Shifted().to(dtype), MEMBERS, example=vectors().to(dtype)).strategy == strategy
+
+
 @pytest.mark.parametrize("norm", ["shared", "member"])
 def test_what_computes_a_constant_stays_shared(norm: str) -> None:
     net = perturb(Positions().double()).eval()

@@ -8,6 +8,7 @@ import torch
 from explicit import close, perturb, same_with_gradients
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional as F
 
 from bayes_share.errors import InputError
 from bayes_share.inference import IVON, MAP, SVI, fit_tensors
@@ -224,6 +225,17 @@ def test_a_member_sees_its_own_rows_alone(options: str) -> None:
             assert not parameter.grad[[0, 2]].any(), name
 
 
+def test_a_first_term_can_stay_at_one() -> None:
+    """W ∘ (1 + Σ s rᵀ), as 1 + ABᵀ: with fixed signs that are all +1."""
+    members = ensemble(nn.Linear(5, 2), MEMBERS, FactorInit("fixed_sign", probability=1.0), factor_rank=3)
+    x, y = torch.randn(20, 5), torch.randn(20, 2)
+    layer = fit_tensors(MAP(learning_rate=0.1, factor_rate=1.0), Model(members, Gaussian(1.0)), x, y, 10).model.network
+    for member, output in enumerate(layer(x)):
+        pairs = zip(layer.network.more_r[member], layer.network.more_s[member], strict=True)
+        weight = layer.network.weight * (1 + sum(torch.outer(s, r) for r, s in pairs))
+        close(output, x @ weight.T + layer.network.bias[0], 1e-5)
+
+
 def test_further_terms_move_from_the_first_step() -> None:
     """Members that start as copies, and differ in what is multiplied by 0 so far, are not equal: they part."""
     for options in ({"init": "ones", "factor_rank": 2}, {"init": "ones", "factor_form": "additive"}):
@@ -297,13 +309,74 @@ def test_what_is_own_starts_as_the_factors_would_make_it() -> None:
 
 
 def test_before_an_own_batch_norm_s_stays_where_it_began() -> None:
-    members = ensemble(images(), MEMBERS, "random_sign", own=("norms",)).network
+    x = torch.zeros(2, 3, 4, 4)
+    members = ensemble(images(), MEMBERS, "random_sign", own=("norms",), example=x).network
     assert isinstance(members[1], MemberBatchNorm)
     assert not members[0].s.requires_grad
     assert members[0].r.requires_grad
     assert members[3].s.requires_grad  # before a group norm, which sees several channels
-    several = ensemble(images(), MEMBERS, "random_sign", own=("norms",), factor_rank=2).network
+    several = ensemble(images(), MEMBERS, "random_sign", own=("norms",), factor_rank=2, example=x).network
     assert several[0].s.requires_grad
+
+
+class Defined(nn.Module):
+    """Layers and norms whose order of calls is not that of their definitions; `forward` is a function of them."""
+
+    def __init__(self, forward: Callable[["Defined", Tensor], Any]) -> None:
+        super().__init__()
+        self.inner, self.layer, self.norm = nn.Linear(6, 8), nn.Linear(8, 8), nn.BatchNorm1d(8)
+        self.out, self.call = nn.Linear(8, 3), forward
+
+    def forward(self, x: Tensor) -> Any:
+        return self.call(self, x)
+
+
+def with_skip(net: Defined, x: Tensor) -> Tensor:
+    y = net.layer(net.inner(x))
+    return net.out(torch.relu(net.norm(y)) + y)
+
+
+def in_place(net: Defined, x: Tensor) -> Tensor:
+    return net.out(net.norm(F.relu_(net.layer(net.inner(x)))))
+
+
+def called_twice(net: Defined, x: Tensor) -> Tensor:
+    return net.out(torch.relu(net.norm(net.layer(torch.relu(net.layer(net.inner(x)))))))
+
+
+FROZEN: dict[str, tuple[Callable[[Defined, Tensor], Any], set[str]]] = {
+    "norm after its layer": (lambda net, x: net.out(torch.relu(net.norm(net.layer(net.inner(x))))), {"layer"}),
+    "norm before the layer": (lambda net, x: net.out(torch.relu(net.layer(net.norm(net.inner(x))))), {"inner"}),
+    "activation between": (lambda net, x: net.out(net.norm(torch.relu(net.layer(net.inner(x))))), set()),
+    "activation in place between": (in_place, set()),
+    "output used elsewhere": (with_skip, set()),
+    "output returned": (lambda net, x: (y := net.layer(net.inner(x)), net.out(torch.relu(net.norm(y)))), set()),
+    "layer called twice": (called_twice, set()),
+    "shared norm": (lambda net, x: net.out(net.norm(net.layer(net.norm(net.inner(x))))), {"inner", "layer"}),
+}
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_s_is_frozen_where_an_own_batch_norm_cancels_it_and_nowhere_else(name: str) -> None:
+    torch.manual_seed(0)
+    forward, frozen = FROZEN[name]
+    x = torch.randn(64, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    members = ensemble(Defined(forward).double(), MEMBERS, "random_sign", own=("norms",), example=x[:2]).train()
+    layers = {name: module for name, module in members.network.named_modules() if isinstance(module, Rank1Layer)}
+    assert {name for name, layer in layers.items() if not layer.s.requires_grad} == frozen
+    for layer in layers.values():
+        layer.s.requires_grad_()
+    outputs = members(x)
+    last = outputs[1] + outputs[0].sum() if isinstance(outputs, tuple) else outputs
+    gradients = torch.autograd.grad(last.square().sum(), [layer.s for layer in layers.values()])
+    size = {name: float(gradient.abs().max()) for name, gradient in zip(layers, gradients, strict=True)}
+    for name in layers:
+        assert (size[name] < 0.01) == (name in frozen), size  # eps of the norm is the rest
+
+
+def test_without_an_example_every_s_is_trained() -> None:
+    members = ensemble(images(), MEMBERS, "random_sign", own=("norms",))
+    assert all(p.requires_grad for name, p in members.named_parameters() if name.endswith(".s"))
 
 
 @pytest.mark.parametrize("own", [("out",), ("tokens",), ("*",)])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bayes_share.errors import InputError, unknown
 from bayes_share.inference.algorithm import Batch, Build, Feeding, Forward, GradientMethod, StepInfo
 from bayes_share.inference.draws.forward import drawn
+from bayes_share.inference.draws.host_draws import normal_noise
 from bayes_share.inference.methods.ivon.optimizer import HessianEstimate, IVONOptimizer
 from bayes_share.inference.step.groups import parameter_groups
 from bayes_share.inference.step.named_priors import normal_prior
@@ -168,13 +169,17 @@ class IVON(Flat, GradientMethod[IVONState]):
 
     def draw(self, state: IVONState, sample: int) -> Forward:
         """Return the network with parameters drawn from the posterior, and its frozen parameters and buffers."""
-        random = generator("draw", sample)
-        values = {}
-        for name, mean in state.model.named_parameters():
-            if mean.requires_grad and mean in state.optimizer.state:
-                sd = state.optimizer.sd(mean)
-                noise = torch.randn(mean.shape, generator=random, dtype=sd.dtype).to(sd.device)
-                values[name] = (mean.detach() + noise * sd).to(mean.dtype)
+        means = {
+            name: mean.detach()
+            for name, mean in state.model.named_parameters()
+            if mean.requires_grad and mean in state.optimizer.state
+        }
+        sds = [state.optimizer.sd(state.model.get_parameter(name)) for name in means]
+        noises = normal_noise(sds, generator("draw", sample))
+        values = {
+            name: (mean + noise * sd).to(mean.dtype)
+            for (name, mean), noise, sd in zip(means.items(), noises, sds, strict=True)
+        }
         return drawn(state.model, values)
 
     def keep_members(self, state: IVONState, members: Sequence[int]) -> IVONState:

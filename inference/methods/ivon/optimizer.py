@@ -136,6 +136,7 @@ class IVONOptimizer(torch.optim.Optimizer):
             with torch.no_grad():
                 noises = [noise for group, part in parts for noise in self._noise(group, part)]
                 torch._foreach_add_(params, noises)
+            torch.clear_autocast_cache()  # cached low-precision weights do not follow in-place changes
             if train:
                 self.zero_grad()
             yield
@@ -144,6 +145,7 @@ class IVONOptimizer(torch.optim.Optimizer):
         finally:
             with torch.no_grad():
                 torch._foreach_copy_(params, means)
+            torch.clear_autocast_cache()
             self._is_sampling = False
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

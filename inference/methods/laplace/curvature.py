@@ -52,6 +52,10 @@ class Curvature(ABC):
         """Add the terms of a batch, multiplied by `weights` if given."""
 
     @abstractmethod
+    def scale(self, factor: float) -> None:
+        """Multiply the sum by a factor."""
+
+    @abstractmethod
     def eigenvalues(self) -> Float[Tensor, "output input"]:
         """Return the eigenvalues of the sum, clamped at 0."""
 
@@ -84,6 +88,11 @@ class Full(Curvature):
         inputs, hessians = inputs.double(), _weighted(hessians, weights)
         term = torch.einsum("nkl,ni,nj->kilj", hessians, inputs, inputs)
         self._sum = term if self._sum is None else self._sum + term
+
+    def scale(self, factor: float) -> None:
+        """Multiply the matrix by a factor."""
+        assert self._sum is not None
+        self._sum = self._sum * factor
 
     def eigenvalues(self) -> Float[Tensor, "output input"]:
         """Return the eigenvalues of the full matrix."""
@@ -126,6 +135,10 @@ class Kron(Curvature):
         self._inputs = self._inputs + inputs.mT @ (inputs * counts[:, None])
         self._hessians = self._hessians + _weighted(hessians, weights).sum(0)
 
+    def scale(self, factor: float) -> None:
+        """Multiply the first factor by a factor: the second one is a mean."""
+        self._inputs = self._inputs * factor
+
     def eigenvalues(self) -> Float[Tensor, "output input"]:
         """Return the products of the eigenvalues of the two factors."""
         of_inputs, of_outputs = (torch.linalg.eigvalsh(factor).clamp_min(0) for factor in self._factors())
@@ -163,6 +176,10 @@ class Diag(Curvature):
         """Add the terms of a batch."""
         diagonals = _weighted(hessians, weights).diagonal(dim1=1, dim2=2)
         self._sum = self._sum + diagonals.mT @ inputs.double().square()
+
+    def scale(self, factor: float) -> None:
+        """Multiply the diagonal by a factor."""
+        self._sum = self._sum * factor
 
     def eigenvalues(self) -> Float[Tensor, "output input"]:
         """Return the diagonal."""

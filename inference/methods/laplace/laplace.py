@@ -11,6 +11,7 @@ from torch import Tensor
 from bayes_share.errors import InputError, unknown
 from bayes_share.inference.algorithm import Batch, Build, Composed, Forward, Part
 from bayes_share.inference.draws.forward import drawn
+from bayes_share.inference.draws.host_draws import normal_noise
 from bayes_share.inference.draws.output_layer import OutputLayer
 from bayes_share.inference.methods.laplace.curvature import (
     Curvature,
@@ -86,8 +87,9 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
     a sum. The Gaussian is over the weight that the layer uses, however it is computed, and its bias. A trial on a few
     examples before the training checks that the outputs depend on it in this way. In an ensemble each member has its
     own Gaussian over its weight ``W ∘ (s rᵀ)`` and bias, given all other parameters. Its curvature is computed from all
-    data, as for a single network, and members are drawn independently. Before the training is finished, a draw is the
-    network itself.
+    data, as for a single network, and members are drawn independently. If an epoch of a loader is a sample of the data,
+    the curvature is that of one epoch, scaled to the number of training examples. Before the training is finished, a
+    draw is the network itself.
 
     A normal prior that a rule of ``Model(priors=...)`` gives to the weight or bias of the layer replaces
     `prior_precision`. A prior ``N(0, σ²)`` of an ensemble's base weight becomes, given the factors, a prior of ``W ∘ (s
@@ -140,6 +142,9 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
     def finish(self, state: LaplaceState, batches: Iterable[Batch]) -> None:
         """Compute the curvature of the training data and the posterior.
 
+        The curvature of the batches is scaled to `num_data` examples, since a sampler or an iterable may give more or
+        fewer in a pass.
+
         Raises:
             InputError: if there is no training data; the last layer is frozen or pruned, or its outputs are not those
                 of the network; or its prior is not supported.
@@ -153,8 +158,10 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
             layer = last.name
             prior_sd = self._prior_sd(state, member, last)
             curvature = self._curvature(prior_sd.numel())
-            for inputs, hessians, weights in _terms(last, source, state.model, batches):
+            counts: list[float] = []
+            for inputs, hessians, weights in _terms(last, source, state.model, _counting(batches, counts)):
                 curvature.add(inputs, hessians, weights)
+            curvature.scale(state.point.num_data / sum(counts))
             if self.tune_prior:
                 precision = self._tuned_precision(last, curvature, float(prior_sd[0, 0]) ** -2)
                 prior_sd = torch.full_like(prior_sd, precision**-0.5)
@@ -174,12 +181,10 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
         """Return the network with the last layer of each member drawn from its posterior."""
         if not state.sds:
             return drawn(state.model)
-        noise = generator("draw", sample)
-        layers = []
-        for last, sd, parts in zip(last_layers(state.model, state.layer), state.sds, state.vectors, strict=True):
-            white = torch.randn(sd.shape, generator=noise, dtype=sd.dtype).to(sd.device)
+        layers = last_layers(state.model, state.layer)
+        noises = normal_noise(state.sds, generator("draw", sample))
+        for last, sd, white, parts in zip(layers, state.sds, noises, state.vectors, strict=True):
             last.shift(rotate(sd * white, parts))
-            layers.append(last)
         networks = [last.network for last in layers]
         used = {
             f"{state.layer}.{name}".removeprefix("."): torch.stack([last.trained[name] for last in layers])
@@ -255,6 +260,13 @@ def _terms(
             if selection is not None:
                 hessians = selection.T.to(hessians) @ hessians @ selection.to(hessians)
             yield part, hessians, own
+
+
+def _counting(batches: Iterable[Batch], counts: list[float]) -> Iterator[Batch]:
+    """Yield the batches, and append the number of examples in each, or the sum of their weights, to `counts`."""
+    for batch in batches:
+        counts.append(len(batch.targets) if batch.weights is None else float(batch.weights.sum()))
+        yield batch
 
 
 def _target_rows(source: OutputLayer, outputs: Tensor, y: Tensor) -> Tensor:

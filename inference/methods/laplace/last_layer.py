@@ -18,8 +18,9 @@ from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.members_interface import Members
 from bayes_share.tensors.trees import Tree, num_examples, rows, to_device
 
-_ROUNDING = {torch.float64: 1e-6}
+_ROUNDING = {torch.float64: 1e-6}  # of a product, relative to the sum of its absolute terms
 _MIN_ROUNDING = 1e-3  # for other dtypes, also if products are computed in TensorFloat-32
+_EPSILONS = 8  # of an output, which may be much larger than what the layer contributes to it
 
 _REQUIREMENT = (
     "a last-layer Laplace approximation requires a network whose outputs are those of a linear layer that is called "
@@ -129,6 +130,7 @@ def is_of_bias(parameter: str) -> bool:
 def _is_linear_in_layer(last: LastLayer, source: OutputLayer, x: Tree) -> bool:
     """Return whether a change of the layer changes the outputs linearly, up to rounding. The layer is restored."""
     kept = {part: value.clone() for part, value in last.trained.items()}
+    weights = torch.cat([value.reshape(len(value), -1) for value in kept.values()], 1).double()
     inputs, outputs = last.rows(source, x)
     noise = torch.Generator().manual_seed(0)
     scale = max(1.0, *(float(value.abs().max()) for value in kept.values()))
@@ -140,10 +142,12 @@ def _is_linear_in_layer(last: LastLayer, source: OutputLayer, x: Tree) -> bool:
         value.copy_(kept[part])
     torch.clear_autocast_cache()
     before, after = (source.table(each).double() for each in (outputs, found))
-    inputs, change = inputs.double(), change.double()[source.columns.to(inputs.device)]
-    size = before.abs() + inputs.abs() @ change.abs().T
-    rounding = _ROUNDING.get(source.dtype, max(_MIN_ROUNDING, 8 * torch.finfo(source.dtype).eps))
-    return bool(((after - before - inputs @ change.T).abs() <= rounding * size + 1e-30).all())
+    columns = source.columns.to(inputs.device)
+    inputs, change, weights = inputs.double(), change.double()[columns], weights[columns]
+    of_outputs = _EPSILONS * torch.finfo(source.dtype).eps
+    of_products = max(_ROUNDING.get(source.dtype, _MIN_ROUNDING), of_outputs)
+    error = of_outputs * (before.abs() + after.abs()) + of_products * (inputs.abs() @ (change.abs() + weights.abs()).T)
+    return bool(((after - before - inputs @ change.T).abs() <= error + 1e-30).all())
 
 
 @torch.no_grad()

@@ -17,7 +17,8 @@ from bayes_share.layers.copying import copy_of
 from bayes_share.layers.folded import without_autocast
 from bayes_share.models.model import Model
 from bayes_share.sharing.members_interface import Members
-from bayes_share.sharing.strategy import largest_difference, rounding, trial_values
+from bayes_share.sharing.strategy import trial_values
+from bayes_share.tensors.agreement import largest_difference, rounding
 from bayes_share.tensors.seeding import seeded
 from bayes_share.tensors.trees import Tree, device_of, each_tensor, num_examples, rows
 
@@ -25,15 +26,15 @@ _log = logging.getLogger(__name__)
 
 _EXAMPLES = 4  # copies of a single example; larger batches are kept, as a network may require their size
 _DRAWS = 16  # draws to compare; with masks of probability 1/2, two nearly always differ
-_TOLERANCE = 1e-5  # difference between two runs of the same computation, relative to the largest output
 
 
 def check_draws(model: Model, x: Tree) -> None:
     """Check that the draws of a network with dropout differ, and that one mask can serve for all examples.
 
-    The trial uses a copy of the model. Parameters near 0 get other values in it, because a head that starts at 0 would
-    hide the dropout before it. Places with a probability below 1 drop with probability 1/2. Other randomness in
-    training mode, such as stochastic depth, is not part of the draws; a warning is logged.
+    The trial uses a copy of the model, in float64 if the network supports it. Parameters near 0 get other values in it,
+    because a head that starts at 0 would hide the dropout before it. Places with a probability below 1 drop with
+    probability 1/2. Other randomness in training mode, such as stochastic depth, is not part of the draws; a warning is
+    logged.
 
     Args:
         model: a model with dropout, as returned by `place_dropout`.
@@ -43,10 +44,18 @@ def check_draws(model: Model, x: Tree) -> None:
         InputError: if dropout is not applied by separate modules (functional dropout, dropout inside an attention),
             masks are not the same for all examples, or all draws are equal.
     """
-    parameter = next(model.parameters())
     x = x if num_examples(x) > 1 else rows(x, torch.zeros(_EXAMPLES, dtype=torch.int64, device=device_of(x)))
+    try:
+        _check_copy(copy_of(model).double(), x)
+    except InputError:
+        raise
+    except Exception:  # some networks fail in float64; other errors occur again
+        _check_copy(copy_of(model), x)
+
+
+def _check_copy(trial: Model, x: Tree) -> None:
+    parameter = next(trial.parameters())
     x = each_tensor(lambda leaf: leaf.to(parameter if leaf.is_floating_point() else parameter.device), x)
-    trial = copy_of(model)
     places = places_of(trial)
     with torch.no_grad(), without_autocast(parameter.device), torch.compiler.set_stance("force_eager"):
         for name, value in trial_values(trial.network).items():
@@ -88,7 +97,7 @@ def _random_module(model: Model, x: Tree, places: Sequence[Place]) -> str | None
         for buffer, value in zip(model.buffers(), before, strict=True):
             buffer.copy_(value)
     for (module, inputs, output), (_, other_inputs, other_output) in zip(*runs, strict=False):
-        if _are_equal(inputs, other_inputs) and not _are_equal(output, other_output):
+        if _are_equal(*_of_one(inputs, other_inputs)) and not _are_equal(*_of_one(output, other_output)):
             return _module_name(model, module)
     return None
 
@@ -123,7 +132,12 @@ def _check_masks(model: Model, x: Tree, places: Sequence[Place]) -> None:
 
 def _are_equal(one: Any, other: Any) -> bool:
     difference = largest_difference(one, other)
-    return difference is not None and difference < _TOLERANCE
+    return difference is not None and difference < rounding(other)
+
+
+def _of_one(*trees: Tree) -> list[Tree]:
+    """Return trees of tensors ``[row, ...]`` as ``[1, row, ...]``."""
+    return [each_tensor(lambda leaf: leaf.unsqueeze(0) if leaf.ndim else leaf, tree) for tree in trees]
 
 
 def _module_name(model: Model, module: nn.Module) -> str:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Transform, biject_to, constraints
 
+from bayes_share.inference.draws.host_draws import normal_noise
 from bayes_share.priors.supports import of_one_number
 from bayes_share.sharing.kinds import ParameterKind
 from bayes_share.tensors.seeding import seeded
@@ -158,10 +159,10 @@ class Guide(nn.Module, ABC):
 
     def noise(self, like: Tensor, generator: torch.Generator | None, rows: int | None) -> Tensor:
         """Return standard normal noise ``[member, number]`` or, with `rows`, ``[member, row, number]``."""
-        shape = like.shape if rows is None else (like.shape[0], rows, like.shape[1])
+        like = like if rows is None else like.unsqueeze(1).expand(-1, rows, -1)
         if generator is None:
-            return torch.randn(shape, dtype=like.dtype, device=like.device)
-        return torch.randn(shape, dtype=like.dtype, generator=generator).to(like.device)
+            return torch.randn(like.shape, dtype=like.dtype, device=like.device)
+        return normal_noise([like], generator)[0]
 
     def start(self) -> Tensor:
         """Return the initial values of the sites in unconstrained space, ``[member, number]``."""
