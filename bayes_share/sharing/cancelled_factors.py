@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from bayes_share.layers.norm import MemberBatchNorm
 from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.sharing.batch_dependence import run_example, without_hooks
+from bayes_share.tensors.attributes import restoring
 from bayes_share.tensors.calls import Call
 
 
@@ -60,7 +61,7 @@ def normalised_layers(net: nn.Module, example: Call) -> dict[str, set[str]]:
         else:
             made.setdefault(names[module], []).append(output.grad_fn)
 
-    with without_hooks(net):
+    with without_hooks(net), restoring(net):
         handles = [module.register_forward_hook(note) for module in names if _is_leaf(module)]
         try:
             outputs = run_example(_WithGraph(net), example)

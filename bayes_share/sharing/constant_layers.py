@@ -9,6 +9,7 @@ from bayes_share.layers.factored import FIXED, Factored
 from bayes_share.layers.folded import without_autocast
 from bayes_share.sharing.arguments import Arguments
 from bayes_share.sharing.batch_dependence import constant_modules, run_example, without_hooks
+from bayes_share.tensors.attributes import restoring
 from bayes_share.tensors.calls import Call
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def constant_layers(ensemble: "Ensemble", example: Arguments) -> list[str]:
     }
     first = _First(ensemble)
     device = next(ensemble.network.parameters()).device
-    with without_hooks(ensemble.network), without_hooks(ensemble.plain), without_autocast(device):
+    networks = (ensemble.network, ensemble.plain)
+    with without_hooks(networks[0]), without_hooks(networks[1]), restoring(*networks), without_autocast(device):
         found = constant_modules(changed, lambda call: run_example(first, call), example)
     return [name for name in changed.values() if name in found]
 

@@ -23,6 +23,7 @@ from bayes_share.sharing.module_conversion import Parts, convert, layers_with_fa
 from bayes_share.sharing.module_names import NormSharing, chosen, chosen_as_own
 from bayes_share.sharing.starts import Start, starts_of
 from bayes_share.sharing.strategy import Strategy
+from bayes_share.tensors.attributes import restoring
 from bayes_share.tensors.calls import argument_names, call_of
 
 
@@ -160,7 +161,7 @@ def ensemble(
 def _constants(net: nn.Module, example: Arguments) -> set[str]:
     """Return the names of convertible modules that compute a constant."""
     modules = {module: name for name, module in net.named_modules() if type(module) in (*FACTORED, *NORMS)}
-    with without_hooks(net):
+    with without_hooks(net), restoring(net):
         return constant_modules(modules, lambda call: run_example(net, call), example)
 
 

@@ -131,19 +131,28 @@ def test_members_are_folded_again_only_after_a_change() -> None:
     assert members._kept._members is not first
 
 
-def test_a_trial_restores_attributes() -> None:
+@pytest.mark.parametrize("has_norm", [False, True])
+def test_a_trial_restores_attributes(has_norm: bool) -> None:
     class Caching(Scaled):
+        def __init__(self) -> None:
+            super().__init__()
+            self.act = nn.BatchNorm1d(3) if has_norm else nn.Identity()
+
         def forward(self, x: Tensor) -> Tensor:
             if not hasattr(self, "made"):
                 self.made = torch.ones(3, dtype=x.dtype)
             self.cache = self.options.setdefault("cache", torch.ones(3, dtype=x.dtype))
             return super().forward(x) * self.made * self.cache
 
-    members = ensemble(Caching(), MEMBERS, "normal", example=X[:2].float())
-    assert members.strategy == "tile"
-    assert members(X.float()).dtype == torch.float32  # the trial is in float64
-    for net in (members.network, members.plain):
-        assert all(value.dtype == torch.float32 for value in vars(net).values() if isinstance(value, Tensor))
+    net = Caching()
+    members = ensemble(net, MEMBERS, "normal", example=X[:2].float(), own=("norms",) if has_norm else ())
+    assert members.strategy == "tile"  # by a trial in float64
+    later = ensemble(net, MEMBERS, "normal")
+    later.settle(X[:2].float())
+    for each in (net, members.network, members.plain, later.network, later.plain):
+        assert vars(each).keys() == vars(Caching()).keys()
+        assert "cache" not in each.options
+    assert members(X.float()).dtype == torch.float32
 
 
 def test_parameters_in_a_list_are_refused() -> None:
