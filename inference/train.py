@@ -5,38 +5,35 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from numbers import Integral
 from operator import index
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bayes_share.data import Split
-from bayes_share.data.tables.load import TablePart
-from bayes_share.errors import InputError, RunError, is_out_of_memory, named
+from bayes_share.errors import InputError, named
 from bayes_share.inference.algorithm import Batch, Build, Inference, StepInfo
 from bayes_share.inference.batches.source import Source
-from bayes_share.inference.draws.features import predict_with_features
 from bayes_share.inference.execution import Execution
 from bayes_share.inference.loop.description import Describing
 from bayes_share.inference.loop.epoch_sums import EpochSums
+from bayes_share.inference.loop.first_use import FirstUse
 from bayes_share.inference.loop.history import History, Line
+from bayes_share.inference.loop.length import number_of_steps
 from bayes_share.inference.loop.preflight import looked_at, precision_of, settling
 from bayes_share.inference.loop.progress import check_progress
 from bayes_share.inference.loop.selection import check_keeps, chosen_members
 from bayes_share.inference.loop.stopping import EarlyStopping
 from bayes_share.inference.loop.validation import validation_scores
 from bayes_share.inference.loop.verdicts import verdicts, where_it_stopped
-from bayes_share.inference.predict import predict, predict_draws
-from bayes_share.inference.predictive import predict_arguments
+from bayes_share.inference.predictor import Examples, Predictor
 from bayes_share.inference.step.losses import Losses, check_finite
-from bayes_share.inference.step.ranks import ALONE, Ranks, use_own_gpu
+from bayes_share.inference.step.ranks import Ranks, use_own_gpu
 from bayes_share.inference.step.same_data import check_same
 from bayes_share.io.reading import reading
 from bayes_share.models.likelihoods import Likelihood
 from bayes_share.tensors.seeding import seeded
-from bayes_share.tensors.trees import Tree, copied
+from bayes_share.tensors.trees import copied
 
 _log = logging.getLogger(__name__)
 _FEW = 4  # validation examples that are compared between processes before training
@@ -105,7 +102,7 @@ class Training:
         self.validation_samples = validation_samples
         self.patience, self.keep = patience, keep
         self.steps_per_epoch = source.steps_per_epoch
-        self.num_steps = _num_steps(epochs, num_steps, source.steps_per_epoch)
+        self.num_steps = number_of_steps(epochs, num_steps, source.steps_per_epoch)
         validation = source.validation if validation is None else validation
         self._stopping = None if patience is None else EarlyStopping(patience)
         if patience is not None and validation is None:
@@ -137,7 +134,7 @@ class Training:
         self._losses = Losses(self.num_steps, execution.torch_device)
         self._driver = execution.driver
         self._is_compared = False
-        self._is_loaded = False
+        self._first_use = FirstUse()
         self._batches: Iterator[Batch] | None = None
         self._at_epoch_start: dict[str, Any] | None = None
 
@@ -174,7 +171,7 @@ class Training:
             if self._batches is None and not self.source.goes_on_within_epochs:
                 if self.step % self.steps_per_epoch and self._at_epoch_start is not None:  # a step has failed
                     self.load_state_dict(self._at_epoch_start)
-                    self._is_loaded = False  # it is this object's own state
+                    self._first_use.is_due = False  # it is this object's own state
                 self._at_epoch_start = copied(self._current_state())
             epoch, position = divmod(self.step, self.steps_per_epoch)
             if self._batches is None:
@@ -196,54 +193,19 @@ class Training:
         if not self.is_finished:
             self._finish()
 
-    def predict(self, x: Split | TablePart | Tree, num_samples: int = 1) -> Tensor:
-        """Compute logits ``[draw, member, example, class]``.
+    def predict(self, x: Examples, num_samples: int = 1) -> Tensor:
+        """Compute logits ``[draw, member, example, class]``. `predictor` has other forms of predictions.
 
         Args:
             x: a part of the data, or inputs in the form of the data: uint8 images or tensors.
             num_samples: number of draws.
         """
-        with self._checking_loaded_state(), self.execution.autocast():
-            return predict(self.algorithm, self.state, _inputs_of(x), num_samples, transform=self.source.inputs)
+        return self.predictor.logits(x, num_samples)
 
-    def predict_with_features(self, x: Split | TablePart | Tree, num_samples: int = 1) -> tuple[Tensor, Tensor | None]:
-        """Compute logits ``[draw, member, example, class]`` and features ``[member, example, feature]``, on the CPU.
-
-        Args:
-            x: as in `predict`.
-            num_samples: number of draws.
-        """
-        with self._checking_loaded_state(), self.execution.autocast():
-            return predict_with_features(
-                self.algorithm, self.state, _inputs_of(x), num_samples, transform=self.source.inputs
-            )
-
-    def predict_draws(
-        self, x: Split | TablePart | Tree, num_samples: int = 1, ranks: Ranks = ALONE
-    ) -> Iterator[Tensor]:
-        """Yield the logits ``[member, example, class]`` of one draw after another, each computed on demand.
-
-        Args:
-            x: as in `predict`.
-            num_samples: number of draws.
-            ranks: processes that all request the same draws and compute a part of each.
-        """
-        draws = predict_draws(
-            self.algorithm, self.state, _inputs_of(x), num_samples, transform=self.source.inputs, ranks=ranks
-        )
-        for _ in range(num_samples):  # autocast is active only while a draw is computed, not in the caller
-            with self._checking_loaded_state(), self.execution.autocast():
-                draw = next(draws)
-            yield draw
-
-    def predict_arguments(
-        self, x: Split | TablePart | Tree, num_samples: int = 1, ranks: Ranks = ALONE
-    ) -> dict[str, Tensor]:
-        """Compute the arguments of the targets' distribution for every draw and member; see `predict_arguments`."""
-        with self._checking_loaded_state(), self.execution.autocast():
-            return predict_arguments(
-                self.algorithm, self.state, _inputs_of(x), num_samples, transform=self.source.inputs, ranks=ranks
-            )[1]
+    @property
+    def predictor(self) -> Predictor:
+        """Predictions of the current state: logits, draws one by one, features, and arguments of distributions."""
+        return Predictor(self.algorithm, self.state, self.source.inputs, self._computing)
 
     @property
     def likelihood(self) -> Likelihood:
@@ -305,7 +267,7 @@ class Training:
         self._history = History(state_dict["history"])
         self._seconds = state_dict["seconds"]
         self._sums.load(state_dict["sums"])
-        self._is_loaded = True
+        self._first_use.is_due = True
         self._batches = None
         self._driver.forget()
 
@@ -328,29 +290,15 @@ class Training:
         }
 
     @contextmanager
-    def _checking_loaded_state(self) -> Iterator[None]:
-        """Raise InputError if the first use of a loaded state fails.
-
-        Only the algorithm knows what its state must contain, and it may raise any exception on a wrong one.
-        """
-        try:
+    def _computing(self) -> Iterator[None]:
+        with self._first_use.checked(), self.execution.autocast():
             yield
-        except (InputError, RunError):
-            raise
-        except Exception as error:
-            if not self._is_loaded or is_out_of_memory(error):
-                raise
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise InputError(
-                f"this run cannot resume from the checkpoint ({reason:.200}): remove it and start from the beginning"
-            ) from error
-        self._is_loaded = False
 
     def _take_step(self, batches: Iterator[Batch]) -> StepInfo:
         with seeded(self.seed, "step", self.step):
             batch = next(batches)
             self._check_same_data(batch)
-            with self._checking_loaded_state(), self.execution.autocast():
+            with self._computing():
                 info = self._driver.take(self.algorithm, self.state, batch, self.step)
         self._sums.add(info, batch)
         self._losses.add(self.step, info)
@@ -386,7 +334,7 @@ class Training:
             figures = figures.cpu()  # waits until the device has done all steps, so that their time is counted
         self._seconds += time.perf_counter() - started  # without the time of validation
         if self.validation is not None:
-            with self._checking_loaded_state(), self.execution.autocast():
+            with self._computing():
                 scores = validation_scores(
                     self.algorithm, self.state, self.validation.in_order(), self.validation_samples, Ranks.here()
                 )
@@ -409,7 +357,7 @@ class Training:
         """Run the algorithm's final pass, from the best state if early stopping is used, and choose members to keep."""
         self.complete()
         self._losses.check()
-        with self._checking_loaded_state():
+        with self._first_use.checked():
             if self._stopping is not None and self._stopping.best is not None:
                 self.state.load_state_dict(copied(self._stopping.best))
                 planned = math.ceil(self.num_steps / self.steps_per_epoch)
@@ -427,20 +375,3 @@ class Training:
                 _log.info("members kept: %s", ", ".join(map(str, chosen)))
                 self._keep_only(chosen)
         self.is_finished = True
-
-
-def _num_steps(epochs: int | None, num_steps: int | None, steps_per_epoch: int) -> int:
-    """Return the number of steps, from the number of epochs or as given."""
-    if epochs is not None and num_steps is not None:
-        raise InputError("give epochs or num_steps, not both")
-    if num_steps is not None:
-        if not isinstance(num_steps, Integral) or num_steps < 0:
-            raise InputError(f"the number of steps must be an integer of at least 0, not {num_steps}")
-        return int(num_steps)
-    if not isinstance(epochs, Integral) or epochs < 1:
-        raise InputError(f"the number of epochs must be an integer of at least 1, not {epochs}")
-    return int(epochs) * steps_per_epoch
-
-
-def _inputs_of(x: Split | TablePart | Tree) -> Tree:
-    return x.inputs if isinstance(x, Split | TablePart) else x

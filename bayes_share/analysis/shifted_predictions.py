@@ -132,7 +132,7 @@ def _predict(folder: RunFolder, shifted_sets: ShiftedSets, tell: Callable[[str],
         for found, stamp in zip(sets, stamps, strict=True):
             info = SetInfo(found.source, len(found.images), found.available, stamp)
             tell(f"{folder.path}: {found.name}, {info}")
-            logits, features = training.predict_with_features(found.images, config.num_samples)
+            logits, features = training.predictor.with_features(found.images, config.num_samples)
             path = folder.predictions(f"ood/{found.name}")
             remove(path)  # so that the old entry in sets.json never describes new predictions
             write_predictions(path, Outputs(logits, features=features, likelihood=likelihood, stamp=run))
@@ -181,7 +181,7 @@ def _add_features(folder: RunFolder, training: Training, config: RunConfig, tell
     data = training.data
     test = read_class_predictions(folder.predictions("test"))
     tell(f"{folder.path}: computing features of test images, {SetInfo('', len(data.test), len(data.test))}")
-    _, features = training.predict_with_features(data.test.images, config.num_samples)
+    _, features = training.predictor.with_features(data.test.images, config.num_samples)
     if features is None:
         tell(f"{folder.path}: k-nn is not available, since the network does not end with a linear layer")
     write_predictions(folder.predictions("test"), replace(test, features=features, stamp=_stamp(folder)))
@@ -190,7 +190,7 @@ def _add_features(folder: RunFolder, training: Training, config: RunConfig, tell
         shares = (_TRAIN_IMAGES, len(train) - _TRAIN_IMAGES)
         train = train.at(stratified(train.labels, shares, generator(0, "training images"))[0])
     tell(f"{folder.path}: computing features of training images, {SetInfo('', len(train), len(data.train))}")
-    logits, features = training.predict_with_features(train.images, config.num_samples)
+    logits, features = training.predictor.with_features(train.images, config.num_samples)
     trained = Predictions(
         logits,
         train.labels,

@@ -66,10 +66,10 @@ def help_to_predict(training: Training, config: RunConfig) -> None:
     """Compute part of each prediction, for the process that writes all predictions."""
     for part in _predicted(training, config).values():
         if training.likelihood.name in get_args(LikelihoodName):
-            for _ in training.predict_draws(part.inputs, config.num_samples, Ranks.here()):
+            for _ in training.predictor.draws(part.inputs, config.num_samples, Ranks.here()):
                 pass
         else:
-            training.predict_arguments(part.inputs, config.num_samples, Ranks.here())
+            training.predictor.arguments(part.inputs, config.num_samples, Ranks.here())
 
 
 def _predicted(training: Training, config: RunConfig) -> dict[str, Part]:
@@ -94,7 +94,7 @@ def _write_predictions(
     """Write logits one draw at a time, or for numbers the parameters of their predictive distributions."""
     targets, likelihood = part.targets.cpu(), training.likelihood
     if likelihood.name in get_args(LikelihoodName):
-        draws = training.predict_draws(part.inputs, num_samples, Ranks.here())
+        draws = training.predictor.draws(part.inputs, num_samples, Ranks.here())
         write_draws(
             path,
             draws,
@@ -106,7 +106,7 @@ def _write_predictions(
             names=part.names,
         )
         return
-    arguments = training.predict_arguments(part.inputs, num_samples, Ranks.here())
+    arguments = training.predictor.arguments(part.inputs, num_samples, Ranks.here())
     write_number_predictions(path, NumberPredictions(arguments, targets, likelihood, part.names, stamp))
 
 

@@ -17,8 +17,9 @@ from bayes_share.baselines import masked, packed
 from bayes_share.data import Data
 from bayes_share.inference import MAP, DeepEnsemble, Inference, Training, batches_of
 from bayes_share.inference.loop.near_copies import Remedies, near_copies
+from bayes_share.inference.loop.verdicts import verdicts
 from bayes_share.layers.factors import FactorInit
-from bayes_share.models.likelihoods import Gaussian
+from bayes_share.models.likelihoods import Categorical, Gaussian
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
 
@@ -84,6 +85,17 @@ def test_near_copies_are_not_reported_with_too_few_errors() -> None:
         assert near_copies(history_line(errors / examples, 0.0), examples, 4, NOTHING) is None
     assert near_copies(history_line(0.5, 0.0), 100, 4, NOTHING) is not None
     assert near_copies({"validation_nll": 1.0}, 100, 4, NOTHING) is None
+
+
+@pytest.mark.parametrize("known", [10, 500])
+def test_validation_examples_without_a_label_do_not_count_as_evidence_of_near_copies(known: int) -> None:
+    x, y = torch.randn(500, 3), torch.zeros(500, dtype=torch.int64)
+    y[known:] = -100
+    algorithm, model = MAP(), Model(ensemble(nn.Linear(3, 2), 4, "normal"), Categorical(ignore_index=-100))
+    state = algorithm.init(lambda: model, 500, 1)
+    line = {"epoch": 0, "loss": 1.0, "train_nll": 1.0, **history_line(0.5, 0.0)}
+    said = list(verdicts(algorithm, state, [line], batches_of((x, y)), is_best=False))
+    assert len(said) == (known == 500)
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_a_network_without_a_last_linear_layer_has_no_features(kind: type[nn.Mod
 def test_features_of_a_training_are_computed_from_normalised_images() -> None:
     data = digits()
     run = Training(MAP(), partial(Model, network()), batches_of(data, 48), 1)
-    logits, features = run.predict_with_features(data.test.images, 2)
+    logits, features = run.predictor.with_features(data.test.images, 2)
     assert torch.equal(logits, run.predict(data.test, 2))
     assert features is not None
     with torch.no_grad():
@@ -132,9 +132,9 @@ def test_a_compiled_network_under_autocast_gives_the_same_features() -> None:
         Training(MAP(), partial(Model, network()), batches_of(digits(), 48), 1).execution, precision="bfloat16"
     )
     run = Training(MAP(), partial(Model, network()), batches_of(digits(), 48), 1, execution=execution)
-    plain = run.predict_with_features(digits().test.images)[1]
+    plain = run.predictor.with_features(digits().test.images)[1]
     run.state.model.network.compile(backend="eager")
-    compiled = run.predict_with_features(digits().test.images)[1]
+    compiled = run.predictor.with_features(digits().test.images)[1]
     assert plain is not None
     assert compiled is not None
     assert compiled.dtype == torch.float32

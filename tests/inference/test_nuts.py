@@ -230,3 +230,15 @@ def test_spread_gives_each_draw_once_the_latest_first_and_spaced_apart(count: in
     assert numbers[0] == count - 1
     if count == 32:
         assert sorted(numbers[:4]) == [7, 15, 23, 31]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_examples_may_change_their_order_between_steps_but_not_their_values(dtype: torch.dtype) -> None:
+    x, y = (tensor.to(dtype) for tensor in data())
+    algorithm = NUTS(max_tree_depth=3)
+    state = algorithm.init(lambda: network(dtype), 10, 8)
+    for step in range(4):
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(step))
+        take_step(algorithm, state, (x[order], y[order]), step)
+    with pytest.raises(InputError, match=r"the energy of its position changed .* data without augmentation"):
+        take_step(algorithm, state, (x + 0.01 * torch.randn(x.shape, dtype=dtype), y), 4)

@@ -186,7 +186,7 @@ def test_predict_draws_yields_the_draws_of_predict(precision: Any) -> None:
     training = trained(Training(SVI(), builder(3), batches_of(digits(), 48), 1, execution=Execution("cpu", precision)))
     together = training.predict(training.data.test, 3)
     drawn = []
-    draws = training.predict_draws(training.data.test, 3)
+    draws = training.predictor.draws(training.data.test, 3)
     for draw in draws:
         assert not torch.is_autocast_enabled("cpu")  # autocast is off between draws
         drawn.append(draw)

@@ -164,7 +164,7 @@ def test_every_algorithm_trains_on_a_table_and_reproduces_its_predictions(
     saved = read_predictions(run / "predictions" / "test.npz")
     assert isinstance(saved, NumberPredictions)
     training = load_run(run)
-    arguments = training.predict_arguments(training.data.test, len(saved.arguments["loc"]))
+    arguments = training.predictor.arguments(training.data.test, len(saved.arguments["loc"]))
     torch.testing.assert_close(arguments["loc"], saved.arguments["loc"].double())
     monkeypatch.setattr("bayes_share.commands.predict._ROWS_AT_A_TIME", 7)  # several parts
     check_predictions(run.rename(tmp_path / "moved"), training.data.test.names, tmp_path)

@@ -20,7 +20,7 @@ from bayes_share.data.corruptions import CORRUPTIONS, corrupt
 from bayes_share.errors import InputError
 from bayes_share.evaluation import Outputs, Predictions, read_outputs, read_predictions, score, write_predictions
 from bayes_share.evaluation.image_sets import SetInfo
-from bayes_share.inference import Training
+from bayes_share.inference.predictor import Predictor
 from bayes_share.models.mixture import mixture_log_probs
 from bayes_share.runs.loading import load_run
 from bayes_share.runs.run_folder import RunFolder
@@ -242,8 +242,8 @@ def test_the_name_of_another_set_is_refused(run: Path, evaluate: Callable, refus
 def test_a_network_without_a_linear_head_has_no_knn_score(
     run: Path, evaluate: Callable, refused: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with_features = Training.predict_with_features
-    monkeypatch.setattr(Training, "predict_with_features", lambda *args: (with_features(*args)[0], None))
+    with_features = Predictor.with_features
+    monkeypatch.setattr(Predictor, "with_features", lambda *args: (with_features(*args)[0], None))
     _, said = evaluate(run, "--ood", "noise", "--ood-images", 30)
     assert said.count("k-nn is not available, since the network does not end with a linear layer") == 1
     assert "k-nn" not in detections(RunFolder(run), "noise")

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Batch, Forward
 from bayes_share.inference.draws.forward import drawn, evaluating
 from bayes_share.inference.draws.thinning import spread
@@ -15,6 +16,7 @@ from bayes_share.models.program import Program, pyro_model
 from bayes_share.tensors.seeding import seeded
 
 _NUM_PLATES = 2  # plates of a `Program`: data and members
+_ROUNDING = 1000  # rounding errors of an energy, relative to the machine epsilon: examples may change their order
 
 
 @dataclass
@@ -94,8 +96,13 @@ class Chain:
 
         The energy at the current position is recomputed first, so the transition depends only on the position, the
         adapted state and torch's generator.
+
+        Raises:
+            InputError: if this energy is not that of the last transition, because the examples or the outputs of the
+                network have changed.
         """
         import pyro
+        from pyro.ops.integrator import potential_grad
 
         with (
             pyro.validation_enabled(False),
@@ -106,7 +113,9 @@ class Chain:
             if self._kernel is None:
                 self._kernel = self._make_kernel(potential)
             self._kernel.potential_fn = potential
-            self._kernel.clear_cache()
+            gradients, energy = potential_grad(potential, self.position)
+            self._check_energy(energy)
+            self._kernel._cache(self.position, energy, gradients)
             self.position = self._kernel.sample(self.position)
             self.adaptation = _read_adaptation(self._kernel)
             self._move_model(transforms)
@@ -171,6 +180,18 @@ class Chain:
         if self.adaptation:
             _write_adaptation(kernel, self.adaptation)
         return kernel
+
+    def _check_energy(self, energy: Tensor) -> None:
+        last = self._kernel._potential_energy_last  # None before the first transition of this process
+        if last is None:
+            return
+        tolerance = _ROUNDING * torch.finfo(energy.dtype).eps * (energy.abs() + self.num_data)
+        if (energy - last).abs() > tolerance:
+            raise InputError(
+                f"nuts requires the same examples in every step, but the energy of its position changed from "
+                f"{last.item():g} to {energy.item():g}: use data without augmentation and a network without random "
+                "numbers of its own"
+            )
 
     @torch.no_grad()
     def _move_model(self, transforms: dict[str, Any]) -> None:
