@@ -264,6 +264,8 @@ class Training:
             _log.info("the training ran on %s and resumes on %s: results will differ slightly", way, self.execution.way)
         self.step = state_dict["step"]
         self.is_finished = state_dict["is_finished"]
+        if self.step and not self.is_finished:
+            _log.info("resumed after step %s of %s", f"{self.step:,}", f"{self.num_steps:,}")
         self._history = History(state_dict["history"])
         self._seconds = state_dict["seconds"]
         self._sums.load(state_dict["sums"])

@@ -104,7 +104,7 @@ def run(options: Namespace) -> None:
         )
     with reading(new, "a table"):
         inputs = spec.encoder.encode(table)
-    for line in spec.encoder.remarks(table):
+    for line in spec.remarks(table, inputs):
         say(line)
     rows = _predicted(config, spec, folder, inputs, draws, levels)
     write_table(out, [titles, *([name, *row] for name, row in zip(names, rows, strict=True))])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bayes_share.data.tables.encoder import TableEncoder
 from bayes_share.data.tables.load import TableData, TablePart
+from bayes_share.data.tables.table import Table, quoted
 from bayes_share.data.tables.target import REAL
 from bayes_share.errors import InputError, option
 from bayes_share.inference.batches.source import LastBatch, Source
@@ -95,6 +96,33 @@ class TableSpec:
     def batch_size(self, wanted: int | None) -> int:
         """Return the batch size: the requested one, limited to the number of training rows. None: all rows."""
         return self.num_train if wanted is None else min(wanted, self.num_train)
+
+    def remarks(self, table: Table, inputs: Float32[Tensor, "row input"]) -> list[str]:
+        """Describe missing values, rare categories and numbers far from those of the training rows.
+
+        A number is far if it is more than half of the range of the training rows outside of it.
+
+        Args:
+            table: new rows.
+            inputs: their encoding.
+
+        Returns:
+            The lines to show.
+        """
+        lines, far, place = self.encoder.remarks(table), [], 0
+        for column in self.encoder.inputs:
+            if place < len(self.bins):  # of a date, its days
+                lowest, highest = self.bins[place][0], self.bins[place][-1]
+                beyond = torch.maximum(lowest - inputs[:, place], inputs[:, place] - highest)
+                if count := int((beyond > (highest - lowest) / 2).sum()):
+                    far.append(f"{quoted(column.name)} in {count:,}")
+            place += column.width
+        if far:
+            lines.append(
+                f"{table.where}: values far outside of the training rows: {', '.join(far)} of {table.num_rows:,} rows; "
+                "their predictions are extrapolations"
+            )
+        return lines
 
     def to_json(self) -> str:
         """Serialise the encoder, the number of training rows and the bin edges."""

@@ -418,6 +418,27 @@ def test_missing_and_unknown_values_in_new_rows_are_reported(
     ]
 
 
+def test_numbers_far_outside_of_the_training_rows_are_reported(
+    finished: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    areas = [float(row["area"]) for row in rows() if row["area"]]
+    lowest, highest = min(areas), max(areas)
+    span, lines = highest - lowest, rows()[:5]
+    for line, area in zip(
+        lines, (lowest - 0.4 * span, highest + 0.4 * span, lowest - 0.7 * span, 9e9, 50), strict=True
+    ):
+        line["area"] = str(area)
+    lines[3]["built"] = "2400-01-01"
+    new, run = write(tmp_path / "new.csv", lines), str(finished("price"))
+    capsys.readouterr()
+    assert main(["predict", run, str(new), "-o", str(tmp_path / "out.csv")]) == 0
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "outside" in line)
+    assert line.endswith(
+        "new.csv: values far outside of the training rows: 'area' in 2, 'built' in 1 of 5 rows; their predictions are "
+        "extrapolations"
+    )
+
+
 def test_rows_are_named_by_the_id_column(table: Path, tmp_path: Path) -> None:
     run, out = str(tmp_path / "run"), tmp_path / "out.csv"
     assert fit(table, Path(run), "price", MAP, "--id-column", "tail") == 0
