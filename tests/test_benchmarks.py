@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import weakref
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from bayes_share.errors import RunError
+from bayes_share.evaluation import Predictions
 from bayes_share.layers import factored
 from bayes_share.sharing.ensemble_conversion import ensemble
 
@@ -258,3 +260,15 @@ def test_the_docs_contain_the_tables_of_the_recorded_runs_of_the_study_of_ensemb
     assert (
         f"| one network | 1.00 | 1.00 | 1.00 | 1 | 47.64 ± 0.28 | {sum(nll) / 3:.4f} ± " in tables["cifar8-2500 shares"]
     )
+
+
+def test_validation_nll_is_scaled_with_the_temperature_of_the_other_half() -> None:
+    """With two classes and equal confidences, the best temperature makes the confidence equal to the accuracy."""
+    validation = importlib.import_module("benchmarks.ensembles.validation")
+    is_right = torch.zeros(40, dtype=torch.int64)
+    is_right[0::2][:18], is_right[1::2][:12] = 1, 1  # accuracies of 0.9 and 0.6
+    logits = torch.tensor([[0.0, 5.0]]).expand(40, 2)
+    raw, scaled = validation.cross_scaled_nll(Predictions(logits[None, None], is_right))
+    confident, careful = 0.9 * math.log(0.6) + 0.1 * math.log(0.4), 0.6 * math.log(0.9) + 0.4 * math.log(0.1)
+    assert scaled == pytest.approx(-(confident + careful) / 2, rel=1e-5)
+    assert raw == pytest.approx(math.log1p(math.exp(-5.0)) + 0.25 * 5.0, rel=1e-5)
