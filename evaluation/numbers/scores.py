@@ -118,9 +118,8 @@ def scores_of_terms(
 def _root(squared: Interval) -> Interval:
     """Transform a mean of squares to its root: the ends by the root, the standard error by the delta method."""
     root = math.sqrt(squared.value)
-    return Interval(
-        root, math.sqrt(squared.low), math.sqrt(squared.high), squared.error / (2 * root) if root else squared.error
-    )
+    error = squared.error / (2 * root) if root else squared.error
+    return Interval(root, math.sqrt(squared.low), math.sqrt(squared.high), error)
 
 
 def _reflected(found: Interval) -> Interval:

@@ -87,6 +87,8 @@ def test_large_counts_have_an_accurate_probability_and_divergence_in_float32() -
     rate, other = LOG_RATE.double().exp().item(), (LOG_RATE + 1e-3).double().exp().item()
     found = Poisson().log_lik(LOG_RATE, torch.tensor([[COUNT]]))
     assert found.item() == pytest.approx(stats.poisson.logpmf(COUNT, rate), rel=1e-6)
+    of_distribution = Poisson().distribution(LOG_RATE).log_prob(torch.tensor([[COUNT]]))  # which Pyro samples with
+    assert of_distribution.item() == pytest.approx(found.item(), abs=1e-3)
     kl = Poisson().divergence(LOG_RATE, Poisson(), LOG_RATE + 1e-3, torch.zeros(1, 1), 1.0)
     assert (found.dtype, kl.dtype) == (torch.float32, torch.float32)
     assert kl.item() == pytest.approx(other * math.log(other / rate) - other + rate, rel=1e-6)
