@@ -18,7 +18,7 @@ _NOMINAL = f"for a nominal coverage of {100 * (1 - _SHOWN):g} %"
 _COLUMNS = (
     RUN,
     Column("method", "method"),
-    Column("aim", "nominal [%]", ".3g", 100, about="1 − α, the guaranteed coverage"),
+    Column("aim", "nominal [%]", ".6g", 100, about="1 − α, the guaranteed coverage"),
     Column("calibrated", "calibrated on", ",", about="validation examples to which the threshold was fitted"),
     Column("coverage", "coverage [%]", ".1f", 100, about="test examples whose set contains the right class"),
     Column(
