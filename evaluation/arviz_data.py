@@ -39,7 +39,8 @@ def to_arviz(
     over the labels of a multi-label example), ``observed_data`` (``labels [observation]``) and
     ``posterior_predictive`` (``probs [chain, draw, observation, class]``). The held-out data `other` fill
     ``predictions`` (``probs``, and the log-probability of each label as ``label_log_probs``) and
-    ``predictions_constant_data`` (``labels``). Multi-label predictions have an axis ``label`` before ``class``.
+    ``predictions_constant_data`` (``labels``). Multi-label predictions have an axis ``label`` before ``class``. If
+    examples have several positions, each position is an observation; `loo` leaves out all positions of an example.
 
     ``arviz.loo`` reads ``log_likelihood`` and pools the chains. Its result is valid if all chains are draws of the same
     posterior given the training data, in which each example contributes one likelihood factor. This is the case for one

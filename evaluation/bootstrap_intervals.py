@@ -31,7 +31,8 @@ def bootstrap(
 
     Each resample draws `num_images` images with replacement. The interval is bounded by the quantiles
     ``(1 ∓ confidence) / 2`` of the statistic over the resamples (Efron and Tibshirani 1993, "An Introduction to the
-    Bootstrap", section 13.3). It reflects the variation over test images, not over training runs.
+    Bootstrap", section 13.3). It reflects the variation over test images, not over training runs. A single image shows
+    no variation, so the ends and the error are then NaN.
 
     Args:
         statistic: a function of image indices, which may contain duplicates.
@@ -49,7 +50,7 @@ def bootstrap(
     (49.5, 3.0)
     """
     parts = _resamples(num_images, resamples, seed)
-    values = [statistic(images) for part in parts for images in part]
+    values = [statistic(images) if num_images > 1 else math.nan for part in parts for images in part]
     found = torch.tensor(values, dtype=torch.float64)
     return percentile_interval(statistic(torch.arange(num_images)), found, confidence)
 
@@ -160,7 +161,8 @@ def resampled_means(
     """Compute the means of several columns on the resamples that `bootstrap` uses.
 
     Args:
-        columns: values per image; the mean of a resample that contains an infinite value is infinite.
+        columns: values per image; the mean of a resample that contains an infinite value is infinite, and that of a
+            resample of a single image NaN, since it does not vary.
         resamples: the number of resamples.
         seed: the seed of the resamples.
 
@@ -168,6 +170,8 @@ def resampled_means(
         InputError: if there are no images, or fewer than 2 resamples.
     """
     num_images = len(columns)
+    if num_images == 1:
+        columns = torch.full_like(columns, math.nan)
     finite = columns.masked_fill(columns.isinf(), 0.0)  # 0 times infinity is NaN
     ends = [(end, (columns == end).double()) for end in (math.inf, -math.inf) if bool((columns == end).any())]
     means = []
@@ -195,7 +199,10 @@ def _resamples(num_images: int, resamples: int, seed: int) -> Iterator[Int64[Ten
 
 
 def percentile_interval(value: float, resampled: Float64[Tensor, "resample"], confidence: float = 0.95) -> Interval:
-    """Compute the interval of `bootstrap` from the values on resamples. The error is NaN if a value is infinite."""
+    """Compute the interval of `bootstrap` from the values on resamples.
+
+    The error is NaN if a value is infinite or NaN.
+    """
     if not 0 < confidence < 1:
         raise InputError(f"the confidence must be between 0 and 1, and is {confidence}")
     outside = (1 - confidence) / 2

@@ -35,7 +35,8 @@ def squared_calibration_error(
     part of the Brier score for the event that the predicted class is right (Murphy 1973). It subtracts the variance of
     the mean of each bin from the plug-in square: Kumar, Liang and Ma 2019, arXiv 1909.10155, section 4; Ferro and
     Fricker 2012, "A bias-corrected decomposition of the Brier score". Its expectation is 0 for a calibrated classifier,
-    whatever the accuracy and the number of images, which is why runs are compared by it. Its square root, if it is
+    whatever the accuracy and the number of images, which is why runs are compared by it. An image alone in its bin
+    counts as 0, so with fewer than about three images per bin the error is underestimated. Its square root, if it is
     positive, is on the scale of the ECE; in the population it is at least as large as the ECE.
 
     Args:

@@ -27,6 +27,7 @@ Map = Callable[[LogProbs], LogProbs]
 _RIDGE = 1e-6  # penalty toward the identity; without it the optimum is infinite if all predictions are right
 _LEAST_SLOPE = 1e-3  # a temperature of at most 1000; a positive slope preserves the order of the classes
 _TINY = torch.finfo(torch.float32).tiny
+_ROUNDING = 1e-12  # a spread of log-probabilities that can be rounding error
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,15 @@ class Temperature:
 
 def fit_temperature(log_probs: LogProbs, labels: Labels) -> Temperature:
     """Fit the temperature that minimises the NLL, with an upper bound of 1000."""
+    centred = log_probs - log_probs.mean(-1, keepdim=True)
+    _, unit, column = _standardised(centred.reshape(-1, 1))
+    scaled = column.view_as(log_probs)
 
     def loss(slope: Tensor) -> Tensor:
-        return F.cross_entropy(slope * log_probs, labels)
+        return F.cross_entropy(slope * scaled, labels)
 
-    slope = _minimise(loss, torch.ones(1, dtype=torch.float64), lower=[_LEAST_SLOPE])
-    return Temperature(1 / slope.item())
+    slope = _minimise(loss, unit, lower=[_LEAST_SLOPE * unit.item()])
+    return Temperature((unit / slope).item())
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,14 +81,15 @@ class Vector:
 
 def fit_vector(log_probs: LogProbs, labels: Labels) -> Vector:
     """Fit the weights and biases that minimise the NLL."""
-    ones = torch.ones(log_probs.shape[1], dtype=torch.float64)
+    centre, unit, scaled = _standardised(log_probs)
 
     def loss(numbers: Tensor) -> Tensor:
         weights, biases = numbers.chunk(2)
-        return F.cross_entropy(weights * log_probs + biases, labels)
+        return F.cross_entropy(weights * scaled + biases, labels)
 
-    weights, biases = _minimise(loss, torch.cat([ones, 0 * ones])).chunk(2)
-    return Vector(weights, biases)
+    slopes, biases = _minimise(loss, torch.cat([unit, centre])).chunk(2)
+    weights = slopes / unit
+    return Vector(weights, biases - weights * centre)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,31 +106,35 @@ class Beta:
 
     def __call__(self, log_probs: LogProbs) -> LogProbs:
         """Return calibrated log-probabilities."""
-        logits = (_beta_features(log_probs) * self.coefficients.T[:, None]).sum(0)
+        a, b, c = self.coefficients.T
+        log_p, minus_log_rest = _beta_features(log_probs).unbind(1)
+        logits = a * log_p + b * minus_log_rest + c
         return F.logsigmoid(logits).log_softmax(-1)
 
 
 def fit_beta(log_probs: LogProbs, labels: Labels) -> Beta:
     """Fit the coefficients that minimise the binary NLL of each class against the rest."""
-    start = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
     coefficients = []
     for of_class, features in enumerate(_beta_features(log_probs).unbind(-1)):
         target = (labels == of_class).double()
+        centre, unit, scaled = _standardised(features)
 
-        def loss(numbers: Tensor, features: Tensor = features, target: Tensor = target) -> Tensor:
-            return F.binary_cross_entropy_with_logits(numbers @ features, target)
+        def loss(numbers: Tensor, scaled: Tensor = scaled, target: Tensor = target) -> Tensor:
+            return F.binary_cross_entropy_with_logits(scaled @ numbers[:2] + numbers[2], target)
 
-        coefficients.append(_minimise(loss, start, lower=[0.0, 0.0, None]))
+        *slopes, bias = _minimise(loss, torch.cat([unit, centre.sum()[None]]), lower=[0.0, 0.0, None])
+        a_and_b = torch.stack(slopes) / unit
+        coefficients.append(torch.cat([a_and_b, (bias - a_and_b @ centre)[None]]))
     return Beta(torch.stack(coefficients))
 
 
-def _beta_features(log_probs: LogProbs) -> Float64[Tensor, "3 row class"]:
-    """``log p``, ``−log(1 − p)`` and 1."""
+def _beta_features(log_probs: LogProbs) -> Float64[Tensor, "row 2 class"]:
+    """``log p`` and ``−log(1 − p)``."""
     # Close to p = 1, compute 1 − p as the sum of the other classes. Only the largest p of a row can be above 0.5.
     top = log_probs.argmax(-1, keepdim=True)
     others = log_probs.scatter(-1, top, -torch.inf).logsumexp(-1, keepdim=True)
     log_rest = torch.log1p(-log_probs.exp().clamp(max=0.5)).scatter(-1, top, others)
-    return torch.stack([log_probs, -log_rest, torch.ones_like(log_probs)])
+    return torch.stack([log_probs, -log_rest], dim=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,6 +219,23 @@ def _among(log_probs: LogProbs, seen: Bool[Tensor, "class"]) -> tuple[Float64[Te
     among = log_probs[:, seen]
     log_mass = among.logsumexp(-1, keepdim=True)
     return among - log_mass, log_mass
+
+
+def _standardised(
+    features: Float64[Tensor, "row column"],
+) -> tuple[Float64[Tensor, "column"], Float64[Tensor, "column"], Float64[Tensor, "row column"]]:
+    """Standardise the columns that vary little, as for almost uniform predictions, and leave the others unchanged.
+
+    Otherwise their coefficients would be so large that the penalty would dominate the loss.
+
+    Returns:
+        The centre and the unit of each column, and the features less the centre in this unit.
+    """
+    centre = features.median(0).values
+    spread = (features - centre).square().mean(0).sqrt()
+    is_small = (spread > _ROUNDING) & (spread < 1)
+    centre, unit = torch.where(is_small, centre, 0.0), torch.where(is_small, spread, 1.0)
+    return centre, unit, (features - centre) / unit
 
 
 def _minimise(

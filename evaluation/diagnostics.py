@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation.arviz_data import Pointwise, as_arviz, import_arviz, log_likelihood
+from bayes_share.evaluation.positions import sums_by_example
 from bayes_share.evaluation.predictions import Predictions
 
 _LEAST_DRAWS = 4  # per chain, as arviz requires
@@ -115,7 +116,7 @@ def loo(train: Predictions | Pointwise) -> Loo:
 
     The result is meaningless for test images, for draws that are not from the posterior given the training images (a
     point estimate, a tempered chain), and for members that share weights, which are trained on the mean of their
-    log-likelihoods. The labels of a multi-label image are left out together.
+    log-likelihoods. The labels of a multi-label image are left out together, and so are the positions of an example.
 
     Args:
         train: predictions for the training images; or the log-likelihood of each training example, ``[draw, member,
@@ -125,6 +126,9 @@ def loo(train: Predictions | Pointwise) -> Loo:
         InputError: if there are fewer than 25 draws over all members, or fewer than 4 per member.
     """
     values = log_likelihood(train)
+    if isinstance(train, Predictions):
+        sums, _ = sums_by_example(values.movedim(2, 0), train.examples)
+        values = sums.movedim(0, 2)
     num_chains, num_draws, num_images = values.shape
     count = num_chains * num_draws
     if num_draws < _LEAST_DRAWS or count < _LEAST_DRAWS_OF_LOO:

@@ -43,8 +43,8 @@ class Diversity:
 def diversity(predictions: Predictions) -> Diversity:
     """Compare members by their probabilities, averaged over draws.
 
-    If there is one member with several draws, the draws are compared. At most 16 draws are used, evenly spaced from the
-    first to the last. The effective number is the Vendi score (Friedman and Dieng 2022, arXiv 2210.02410, eq. 1) of the
+    If there is one member with several draws, the draws are compared: at most 16 of them, evenly spaced from the first
+    to the last. The effective number is the Vendi score (Friedman and Dieng 2022, arXiv 2210.02410, eq. 1) of the
     kernel ``k(i, j) = mean over images of Σ_c √(p_ic p_jc)``: the exponential of the entropy of the eigenvalues of
     ``k / members``. For several labels, all values are means over the labels.
 
@@ -94,11 +94,11 @@ def _categorical_diversity(predictions: Predictions) -> Diversity:
 
 def _parts(
     logits: Float[Tensor, "draw member image class"], is_one_network: bool
-) -> Iterator[tuple[Float[Tensor, "kept compared part class"], slice]]:
-    """Yield at most 16 draws for a few images at a time. If draws are compared, they are on the member axis."""
+) -> Iterator[tuple[Float[Tensor, "averaged compared part class"], slice]]:
+    """Yield all draws for a few images at a time. If draws are compared, at most 16 of them, on the member axis."""
     kept = torch.linspace(0, len(logits) - 1, min(len(logits), _MOST_DRAWS)).round().long()
     for part, images in image_parts(logits):
-        yield part[kept].transpose(0, 1) if is_one_network else part[kept], images
+        yield part[kept].transpose(0, 1) if is_one_network else part, images
 
 
 def _vendi_score(kernel: Float64[Tensor, "member member"]) -> float:

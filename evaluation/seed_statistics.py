@@ -44,9 +44,10 @@ class Interval:
 
     Args:
         value: the value on the given data.
-        low: the lower end.
-        high: the upper end.
-        error: the estimated standard error of the value; NaN if the value is infinite on some bootstrap resample.
+        low: the lower end; NaN for a bootstrap of a single example.
+        high: the upper end; NaN for a bootstrap of a single example.
+        error: the estimated standard error of the value; NaN if the value is infinite on some bootstrap resample, or
+            for a bootstrap of a single example.
     """
 
     value: float

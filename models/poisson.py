@@ -46,21 +46,35 @@ def _uniform(shape: Tensor, distance: Tensor) -> Tensor:
 def poisson_prob(counts: Float[Tensor, "..."], rates: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Compute the probability of exactly `counts`.
 
-    Loader 2000, "Fast and accurate computation of binomial probabilities".
-
     Args:
         counts: the counts, rounded down; the probability is 0 below 0.
         rates: the positive rates.
+    """
+    return poisson_log_prob(counts, rates).exp()
+
+
+def poisson_log_prob(counts: Float[Tensor, "..."], rates: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Compute the log-probability of exactly `counts`.
+
+    Loader 2000, "Fast and accurate computation of binomial probabilities".
+
+    Args:
+        counts: the counts, rounded down; the log-probability is ``-inf`` below 0.
+        rates: the positive rates.
+
+    >>> rate = torch.tensor(1e12, dtype=torch.float64)
+    >>> poisson_log_prob(rate, rate)  # -log(2 π rate) / 2
+    tensor(-14.7344, dtype=torch.float64)
     """
     counts, rates = torch.broadcast_tensors(counts.floor(), rates)
     size = counts.clamp(min=_STIRLING)
     distance = (rates - size) / size
     stirling_error = 1 / (12 * size) - 1 / (360 * size**3)
-    near = (-size * _excess(distance.clamp(-_NEAR, _NEAR)) - stirling_error).exp() / (2 * math.pi * size).sqrt()
+    near = -size * _excess(distance.clamp(-_NEAR, _NEAR)) - stirling_error - (2 * math.pi * size).log() / 2
     clamped = counts.clamp(min=0)
-    far = (torch.special.xlogy(clamped, rates) - rates - (clamped + 1).lgamma()).exp()
+    far = torch.special.xlogy(clamped, rates) - rates - (clamped + 1).lgamma()
     is_near = (counts >= _STIRLING) & (distance.abs() < _NEAR)
-    return torch.where(counts < 0, 0.0, torch.where(is_near, near, far))
+    return torch.where(counts < 0, -math.inf, torch.where(is_near, near, far))
 
 
 def _excess(x: Tensor) -> Tensor:

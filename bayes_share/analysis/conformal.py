@@ -137,7 +137,7 @@ def judgement(found: Sequence[Found]) -> str:
     """Return a sentence on whether the coverages agree with the guarantee."""
     judged = [
         (
-            f"{one.method} of {one.name} at {100 * (1 - one.alpha):.3g} %",
+            f"{one.method} of {one.name} at {100 * (1 - one.alpha):.6g} %",
             one.coverage.overall.coverage.value,
             one.by_chance,
         )

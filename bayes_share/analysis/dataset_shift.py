@@ -4,7 +4,7 @@ They are computed from the predictions that `predict_shifted` saves in the run f
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 
 from jaxtyping import Float64
 from torch import Tensor
@@ -162,8 +162,7 @@ def corruption_scores(folder: RunFolder, types: Sequence[str]) -> dict[int, dict
     test = read_class_predictions(folder.predictions("test"))
     clean = {}
     for size in set(sizes.values()):  # usually a single size
-        chosen = images_to_corrupt(len(test.labels), size)
-        clean[size] = score(replace(test, logits=test.logits[:, :, chosen], labels=test.labels[chosen], features=None))
+        clean[size] = score(test.at(images_to_corrupt(len(test.labels), size)))
     return {0: {kind: clean[size] for kind, size in sizes.items()}} | {
         severity: {
             kind: score(read_class_predictions(folder.predictions(f"corruptions/{kind}-{severity}"))) for kind in types

@@ -7,6 +7,7 @@ from bayes_share.analysis.conformal import Found, empty_sets, judgement, sets_at
 from bayes_share.errors import InputError
 from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Section, Table
 from bayes_share.reports.dot_drawing import Dots, dot_drawing
+from bayes_share.reports.number_results import cell
 from bayes_share.reports.overview import RUN
 from bayes_share.reports.provenance import held_out
 from bayes_share.reports.results import Result
@@ -17,7 +18,7 @@ _NOMINAL = f"for a nominal coverage of {100 * (1 - _SHOWN):g} %"
 _COLUMNS = (
     RUN,
     Column("method", "method"),
-    Column("aim", "nominal [%]", ".3g", 100, about="1 − α, the guaranteed coverage"),
+    Column("aim", "nominal [%]", ".6g", 100, about="1 − α, the guaranteed coverage"),
     Column("calibrated", "calibrated on", ",", about="validation examples to which the threshold was fitted"),
     Column("coverage", "coverage [%]", ".1f", 100, about="test examples whose set contains the right class"),
     Column(
@@ -88,9 +89,8 @@ def _row(one: Found) -> dict[str, Cell]:
         "chance_high": one.by_chance.high,
         "least": min(group.coverage.value for group in one.coverage.by_class.values()),
     }
-    size = Cell(one.coverage.size.value, one.coverage.size.error)
     cells = {key: Cell(value) for key, value in values.items()}
-    return {"run": Cell(one.name), "method": Cell(one.method), **cells, "size": size}
+    return {"run": Cell(one.name), "method": Cell(one.method), **cells, "size": cell(one.coverage.size)}
 
 
 def _figure(shown: Sequence[Found]) -> Figure:

@@ -46,8 +46,8 @@ class Column:
     about: str = ""
 
     def text(self, value: float | int | str | None) -> str:
-        """Format a value for display."""
-        if value is None:
+        """Format a value for display; a dash if there is none."""
+        if value is None or value != value:
             return "–"
         if isinstance(value, str):
             return value

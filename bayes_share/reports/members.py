@@ -80,7 +80,10 @@ def members(runs: Sequence[Result]) -> Section | None:
         *(warnings or ([] if near else ["No two members or draws are identical."])),
         *near,
     ]
-    note = "The prediction of a member is the mean over its draws. For a run with one member, draws are compared."
+    note = (
+        "The prediction of a member is the mean over its draws. For a run with one member, draws are compared, at most "
+        "16 of them."
+    )
     apart = ((run, one) for run, one in zip(several, found, strict=True) if run.run and run.run.is_of_networks_apart)
     deep, measure = next(apart, (None, None))
     if deep is not None:

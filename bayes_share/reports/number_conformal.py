@@ -29,7 +29,7 @@ _COVERAGE = (
 _WHOSE = (Column("run", "run"), Column("method", "intervals"))
 _COLUMNS = (
     *_WHOSE,
-    Column("aim", "nominal [%]", ".3g", 100, about="1 − α, the nominal coverage; guaranteed for conformal intervals"),
+    Column("aim", "nominal [%]", ".6g", 100, about="1 − α, the nominal coverage; guaranteed for conformal intervals"),
     Column("calibrated", "calibrated on", ",", about="validation examples to which the intervals were fitted"),
     _COVERAGE[0],
     Column(
@@ -180,7 +180,7 @@ def _judgement(found: Sequence[Found]) -> list[str]:
     """Return a sentence on whether conformal intervals agree with the guarantee; an empty list without a guarantee."""
     judged = [
         (
-            f"{one.method} of {one.name} at {100 * (1 - one.alpha):.3g} %",
+            f"{one.method} of {one.name} at {100 * (1 - one.alpha):.6g} %",
             one.coverage.overall.coverage.value,
             one.by_chance,
         )
@@ -190,7 +190,7 @@ def _judgement(found: Sequence[Found]) -> list[str]:
     if not judged:
         return []
     missed = [
-        f"{one.name} at {100 * (1 - one.alpha):.3g} %"
+        f"{one.name} at {100 * (1 - one.alpha):.6g} %"
         for one in found
         if one.num_calibrated is None
         and one.by_chance is not None

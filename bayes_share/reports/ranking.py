@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, isnan
 
 from torch import Tensor
 
@@ -41,7 +41,8 @@ class Ranking:
         which = "highest" if column.better == "higher" else "lowest"
         score = f"the {which} {column.title.partition(' [')[0]}, {column.text(value)}{' %' if unit else ''}"
         near = [other for other, gap in self.gaps.items() if not gap.is_clear()]
-        tied = [names[other] for other in near if self.gaps[other].mean == 0]
+        # The gap between two infinite scores is NaN.
+        tied = [names[other] for other in near if self.gaps[other].mean == 0 or isnan(self.gaps[other].mean)]
         if tied:
             return f"{', '.join([names[self.best], *tied[:-1]])} and {tied[-1]} have {score}."
         rival = (near or [*self.gaps])[0]

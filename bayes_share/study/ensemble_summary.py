@@ -150,7 +150,8 @@ class EnsembleSummary:
                 remove(folder / f"share-{which}.{suffix}")  # of an earlier summary, with a clear gap
                 if marks:
                     seeds = max(mark.share.seeds for mark in marks)
-                    title = f"Share of the gap to a deep ensemble: {name}; {seeds} seeds, 95 % intervals"
+                    over = f"{seeds} seeds, 95 % intervals" if seeds > 1 else "one seed"
+                    title = f"Share of the gap to a deep ensemble: {name}; {over}"
                     path = folder / f"share-{which}.{suffix}"
                     gap_picture(marks, axis, "share of the gap, after temperature scaling", title, path)
 
@@ -182,9 +183,10 @@ class EnsembleSummary:
         return share_of_gap(self.by_seed(_SINGLE, score), deep_scores, self.by_seed(row, score))
 
     def _note(self) -> str:
-        seeds = max(line.scores["nll"].count for line in self.lines)
-        if not any(share is not None for line in self.lines for share in line.shares.values()):
+        shares = [share for line in self.lines for share in line.shares.values() if share is not None]
+        if not shares:
             return "Shares are not available: they require a single network and a deep ensemble that is clearly better."
+        seeds = max(share.seeds for share in shares)  # a share uses the seeds that its three networks have in common
         if seeds == 1:
             return "With one seed, the variation of a share between seeds is unknown."
         return (

@@ -118,10 +118,11 @@ def scores_of_terms(
 def _root(squared: Interval) -> Interval:
     """Transform a mean of squares to its root: the ends by the root, the standard error by the delta method."""
     root = math.sqrt(squared.value)
-    return Interval(root, math.sqrt(squared.low), math.sqrt(squared.high), squared.error / (2 * root) if root else 0.0)
+    error = squared.error / (2 * root) if root else squared.error
+    return Interval(root, math.sqrt(squared.low), math.sqrt(squared.high), error)
 
 
 def _reflected(found: Interval) -> Interval:
     """Convert to the basic bootstrap interval of a non-negative value (Davison and Hinkley 1997, section 5.2)."""
-    low, high = (max(0.0, 2 * found.value - end) for end in (found.high, found.low))
+    low, high = (max(2 * found.value - end, 0.0) for end in (found.high, found.low))  # NaN stays
     return Interval(found.value, low, high, found.error)

@@ -37,9 +37,11 @@ class Poisson(Likelihood):
         self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]
     ) -> Float[Tensor, "member batch"]:
         """Compute the log probability, summed over counts; targets may be ``[member, batch]`` if there is one count."""
-        log_rate = squeezed(precise(outputs))
-        counts = targets_like(log_rate, outputs, targets).to(log_rate.dtype)
-        return flatten_targets(counts * log_rate - log_rate.exp() - (counts + 1).lgamma()).sum(2)
+        values = squeezed(precise(outputs))
+        # In float64: the terms are about as large as the counts, and cancel.
+        log_rate, counts = values.double(), targets_like(values, outputs, targets).double()
+        log_probs = counts * log_rate - log_rate.exp() - (counts + 1).lgamma()
+        return flatten_targets(log_probs).sum(2).to(values.dtype)
 
     @torch.no_grad()
     def steepness(
@@ -68,6 +70,7 @@ class Poisson(Likelihood):
         temperature: float,
     ) -> Float[Tensor, "member batch"]:
         """Compute the KL divergence of the Poisson distributions, summed over counts. The temperature is not used."""
-        log_rate, teacher_log_rate = precise(outputs), precise(teacher_outputs)
+        log_rate, teacher_log_rate = outputs.double(), teacher_outputs.double()  # the terms cancel
         rate, teacher_rate = log_rate.exp(), teacher_log_rate.exp()
-        return flatten_targets(teacher_rate * (teacher_log_rate - log_rate) - teacher_rate + rate).sum(2)
+        divergences = teacher_rate * (teacher_log_rate - log_rate) - teacher_rate + rate
+        return flatten_targets(divergences).sum(2).to(precise(outputs).dtype)

@@ -9,6 +9,7 @@ from random_predictions import make
 from scipy import stats
 
 from bayes_share.evaluation import Predictions, accuracy, diversity, log_probs, nll
+from bayes_share.models.pairs import mean_differences, mean_of_pairs
 
 
 def test_diversity_equals_its_formulas() -> None:
@@ -87,8 +88,15 @@ def test_at_most_16_evenly_spaced_draws_are_compared() -> None:
     taken = diversity(Predictions(predictions.logits[::3], predictions.labels))  # 0, 3, …, 45
     assert len(found.accuracy) == 16
     assert torch.equal(found.kl, taken.kl)
-    members = make(draws=46, members=2, images=20)
-    assert torch.equal(diversity(members).kl, diversity(Predictions(members.logits[::3], members.labels)).kl)
+
+
+def test_members_are_averaged_over_all_of_their_draws() -> None:
+    predictions = make(draws=46, members=2, images=20)
+    found = diversity(predictions)
+    opinions = [log_probs(predictions.logits[:, m : m + 1]) for m in range(2)]
+    assert found.nll.tolist() == pytest.approx([nll(each, predictions.labels) for each in opinions], rel=1e-12)
+    pair = mean_of_pairs(found.disagreement), mean_of_pairs(found.kl)
+    assert pair == pytest.approx(mean_differences(predictions.logits))  # which `evaluate` prints
 
 
 def test_processing_in_chunks_does_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:

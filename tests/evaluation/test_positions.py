@@ -15,6 +15,7 @@ from bayes_share.errors import InputError
 from bayes_share.evaluation import calibrate, read_predictions, score, score_intervals, write_predictions
 from bayes_share.evaluation.bootstrap_intervals import bootstrap, paired_differences
 from bayes_share.evaluation.conformal import conformal_sets, halves
+from bayes_share.evaluation.diagnostics import loo
 from bayes_share.evaluation.elpd import elpd
 from bayes_share.evaluation.positions import terms_by_example
 
@@ -104,6 +105,17 @@ def test_the_bootstrap_draws_examples_with_all_their_positions() -> None:
     assert (found.value, found.low, found.high, found.error) == pytest.approx(
         (expected.value, expected.low, expected.high, expected.error)
     )
+
+
+def test_psis_loo_leaves_out_all_positions_of_an_example() -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(scale=0.3, size=(40, 1, 12, 3, 4)), rng.integers(0, 4, (12, 3))
+    log_probs = torch.as_tensor(logits).float().double().log_softmax(-1)
+    of_examples = log_probs.gather(-1, torch.as_tensor(labels)[None, None, ..., None].expand(40, 1, 12, 3, 1)).sum(
+        (3, 4)
+    )
+    found, expected = loo(Predictions(logits, labels)), loo(of_examples)
+    assert (found.elpd_loo, found.error) == pytest.approx((expected.elpd_loo, expected.error), rel=1e-6)
 
 
 def test_the_file_keeps_which_example_a_position_is_of(tmp_path: Path) -> None:

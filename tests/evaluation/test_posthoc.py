@@ -54,7 +54,7 @@ def test_the_names_of_the_methods() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])
-@pytest.mark.parametrize("factor", [0.3, 1.0, 3.0, 30.0])
+@pytest.mark.parametrize("factor", [1e-4, 0.3, 1.0, 3.0, 30.0])
 def test_the_temperature_minimises_the_nll(classes: int, factor: float) -> None:
     predictions = flawed(500, factor, classes)
     logits = predictions.logits[0, 0].double()
@@ -62,10 +62,16 @@ def test_the_temperature_minimises_the_nll(classes: int, factor: float) -> None:
     def loss(log_t: float) -> float:
         return nll((logits / np.exp(log_t)).log_softmax(-1), predictions.labels)
 
-    brute = minimize_scalar(loss, bounds=(-5, 7), method="bounded", options={"xatol": 1e-9})
+    brute = minimize_scalar(loss, bounds=(-11, 7), method="bounded", options={"xatol": 1e-9})
     found = fit_calibration("temperature", predictions)
     assert temperature_of(found) == pytest.approx(np.exp(brute.x), rel=1e-4)  # there is a ridge of 1e-6
     assert nll_of(found(predictions)) == pytest.approx(brute.fun, rel=1e-6)
+
+
+def test_vector_scaling_of_almost_uniform_predictions_is_as_good_as_of_others() -> None:
+    ordinary, small = flawed(500, 1.0), flawed(500, 1e-4)
+    expected = nll_of(fit_calibration("vector", ordinary)(ordinary))
+    assert nll_of(fit_calibration("vector", small)(small)) == pytest.approx(expected, abs=0.01)
 
 
 @pytest.mark.parametrize("factor", [0.5, 3.0, 20.0])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.models.distributions import Bernoulli as BernoulliDistribution
+from bayes_share.models.distributions import Normal as NormalDistribution
 from bayes_share.models.distributions import Poisson as PoissonDistribution
 from bayes_share.models.distributions import StudentT as StudentTDistribution
 from bayes_share.models.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson, StudentT
@@ -53,6 +54,8 @@ DENSITIES: dict[str, tuple[Likelihood, Tensor, Tensor, Any]] = {
     ),
     "poisson": (Poisson(), 3 * TWO[..., :1], COUNTS, stats.poisson((3 * TWO[..., 0]).exp()).logpmf(COUNTS)),
 }
+COUNT = 1_000_000
+LOG_RATE = torch.tensor([[math.log(COUNT)]])  # float32
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -80,6 +83,17 @@ def test_distribution_of_the_arguments_matches_scipy(name: str) -> None:
     assert in_pyro.expand_by([3]).sample().shape == (3, *shape)
 
 
+def test_large_counts_have_an_accurate_probability_and_divergence_in_float32() -> None:
+    rate, other = LOG_RATE.double().exp().item(), (LOG_RATE + 1e-3).double().exp().item()
+    found = Poisson().log_lik(LOG_RATE, torch.tensor([[COUNT]]))
+    assert found.item() == pytest.approx(stats.poisson.logpmf(COUNT, rate), rel=1e-6)
+    of_distribution = Poisson().distribution(LOG_RATE).log_prob(torch.tensor([[COUNT]]))  # which Pyro samples with
+    assert of_distribution.item() == pytest.approx(found.item(), abs=1e-3)
+    kl = Poisson().divergence(LOG_RATE, Poisson(), LOG_RATE + 1e-3, torch.zeros(1, 1), 1.0)
+    assert (found.dtype, kl.dtype) == (torch.float32, torch.float32)
+    assert kl.item() == pytest.approx(other * math.log(other / rate) - other + rate, rel=1e-6)
+
+
 VALUES = torch.tensor([-1e3, -2.5, -1.0, -0.5, 0.0, 0.3, 1.0, 4.0, 9.7, 1e4], dtype=torch.float64)
 RATES = torch.tensor([1e-9, 0.3, 4.0, 1e4], dtype=torch.float64)[:, None]
 
@@ -87,6 +101,7 @@ RATES = torch.tensor([1e-9, 0.3, 4.0, 1e4], dtype=torch.float64)[:, None]
 @pytest.mark.parametrize(
     ("distribution", "expected"),
     [
+        (NormalDistribution(torch.tensor(4.0).double(), 0.5), stats.norm(4, 0.5)),
         (PoissonDistribution(RATES), stats.poisson(RATES.numpy())),
         (BernoulliDistribution(torch.tensor(0.3).double()), stats.bernoulli(float(torch.tensor(0.3)))),
         (
@@ -94,7 +109,7 @@ RATES = torch.tensor([1e-9, 0.3, 4.0, 1e4], dtype=torch.float64)[:, None]
             stats.t(np.array([[0.5], [3.0], [1e6]]), 1.0, 2.0),
         ),
     ],
-    ids=["poisson", "bernoulli", "student"],
+    ids=["normal", "poisson", "bernoulli", "student"],
 )
 def test_cdfs_match_scipy(distribution: Any, expected: Any) -> None:
     found = distribution.cdf(VALUES)

@@ -39,7 +39,7 @@ def said(column: Column, *terms: list[float], in_units: bool = True) -> str:
         ),
         (
             said(NLL, [math.inf, 1.0], [math.inf, 1.0]),
-            "a has the lowest NLL, inf, but the difference from b is not significant.",
+            "a and b have the lowest NLL, inf.",
         ),
     ],
     ids=["clear", "by-chance", "other-units", "clear-in-other-units", "three-way-tie", "infinite"],

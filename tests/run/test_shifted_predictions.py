@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -171,9 +172,11 @@ def test_corrupted_test_images_are_predicted_and_the_mixture_is_saved(
     monkeypatch.setattr(
         "bayes_share.analysis.dataset_shift.score", lambda predictions: scored.append(0) or score(predictions)
     )
+    whole = read_predictions(folder.predictions("test"))
+    names = [f"{image}.png" for image in range(len(test))]  # as of images in a folder
+    write_predictions(folder.predictions("test"), replace(whole, names=names))
     found = corruption_scores(folder, ["rotate", "brightness"])
     assert len(scored) == 1 + 2 * 5  # uncorrupted images are scored once
-    whole = read_predictions(folder.predictions("test"))
     clean = score(Predictions(whole.logits[:, :, chosen], whole.labels[chosen]))  # on the same images
     assert found[0] == {"rotate": clean, "brightness": clean}
     scores = {number: list(by.values()) for number, by in found.items()}

@@ -216,6 +216,12 @@ def test_pictures_show_shares_against_stored_values_and_training_passes(
     assert not list(tmp_path.glob("share-*"))  # of the earlier summary
 
 
+def test_the_note_on_intervals_counts_the_seeds_that_all_networks_of_a_share_have() -> None:
+    single, deep = outcomes("single", (1.0, 1.2, 1.4), 100, 300.0), outcomes("deep-ensemble", (0.5, 0.7), 400, 1200.0)
+    tables = EnsembleSummary([*single, *deep, *outcomes("ivon", (0.9, 0.9, 0.9), 200, 300.0)], {}).tables()
+    assert "Intervals over 2 seeds are too narrow" in tables
+
+
 def test_the_costs_of_a_student_include_its_teacher() -> None:
     summary = {"parameters": 110, "costs": {"flops": 400, "members": 4, "uses": 12}}
     teacher = Costs(400, 0, 4, prediction=400.0, training=1200.0, networks=400.0)

@@ -263,6 +263,12 @@ def test_a_target_without_a_density_makes_the_nll_infinite_and_nothing_else() ->
     assert narrow["nll"].value == narrow["nll"].low == math.inf
 
 
+def test_scores_of_one_example_have_no_error() -> None:
+    scores = number_scores(Predictive(Normal(torch.zeros(1, 1, 1).double(), 1.0)), torch.tensor([2.0]), resamples=20)
+    assert scores["mae"].value == approx(2)
+    assert all(math.isnan(number) for found in scores.values() for number in (found.low, found.high, found.error))
+
+
 def test_all_scores_use_the_same_resamples() -> None:
     forecast, targets = normals(40, 2), torch.randn(40, 2, generator=torch.Generator().manual_seed(3)).double()
     found, values = number_scores(forecast, targets, resamples=150, seed=5), pit(forecast, targets)

@@ -39,6 +39,15 @@ def test_variance_scaling_recovers_a_known_factor() -> None:
     assert nll(fixed, targets).mean() < nll(forecast, targets).mean()
 
 
+def test_variance_scaling_finds_the_best_of_several_local_minima() -> None:
+    rng = torch.Generator().manual_seed(1)
+    loc, noise = (torch.randn(1, 5, 100, generator=rng, dtype=torch.float64) for _ in range(2))
+    forecast, targets = Predictive(Normal(loc, 0.05)), (loc + 0.05 * noise)[0, 0]  # members far apart, one is right
+    scaling = fit_variance_scaling(forecast, targets)
+    assert scaling.factor == approx(1, abs=0.05)
+    assert nll(scaling(forecast), targets).mean() < nll(forecast, targets).mean() + 1e-9
+
+
 def test_isotonic_recalibration_improves_held_out_calibration() -> None:
     forecast, targets = calibrated(4000, factor=0.5)
     loc, scale = forecast.components.loc, forecast.components.scale  # type: ignore[attr-defined]
