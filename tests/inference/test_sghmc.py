@@ -188,3 +188,23 @@ def test_models_that_cannot_be_sampled_are_refused() -> None:
     with pytest.raises(InputError, match="they would stay equal"):
         SGHMC(temperature=0.0).init(lambda: equal, 4, 10)
     SGHMC().init(lambda: equal, 4, 10)
+
+
+@pytest.mark.parametrize(("algorithm", "friction"), [(SGHMC(friction=0.3), 0.3), (SGLD(exponent=0.0), 1.0)])
+def test_the_noise_of_a_step_has_the_variance_of_each_learning_rate(algorithm: Any, friction: float) -> None:
+    """2 α η temperature, with the step size η of the factors or of all other parameters; gradients are negligible."""
+    rate, factor_rate, temperature, num_data = 1e-10, 0.2, 3e9, 50
+    algorithm = replace(algorithm, learning_rate=rate, factor_rate=factor_rate, temperature=temperature)
+    network = ensemble(nn.Linear(900, 700), 3, "normal").double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(1e-3)
+    state = algorithm.init(lambda: Model(network, Gaussian(1.0)), num_data, 10)
+    before = {name: value.clone() for name, value in state.model.named_parameters()}
+    x = torch.randn(4, 900, dtype=torch.float64)
+    with seeded(0):
+        one_step(algorithm, state, (x, torch.zeros(4, 700, dtype=torch.float64)))
+    for name, value in state.model.named_parameters():
+        own_rate = rate * (factor_rate if name.endswith((".r", ".s")) else 1)
+        expected = (2 * friction * own_rate * temperature / num_data) ** 0.5
+        assert float((value - before[name]).detach().std()) == pytest.approx(expected, rel=0.1), name
