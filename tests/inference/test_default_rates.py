@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from copy import deepcopy
 from itertools import product
 from typing import Any
 
@@ -22,6 +23,8 @@ from bayes_share.inference import (
     predict,
     predictive,
 )
+from bayes_share.inference.step.drivers import step
+from bayes_share.inference.step.updates import Descent
 from bayes_share.models.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson, StudentT
 from bayes_share.models.model import Model
 
@@ -123,6 +126,53 @@ def test_the_rate_of_a_chain_is_fixed_once_samples_are_kept(algorithm: SGHMC | S
     )
     again.load_state_dict(training.state_dict())
     assert float(again.state.slowing) == found[-1]
+
+
+@pytest.mark.parametrize(("algorithm", "bearable"), [(SGHMC(), 1), (SGLD(), 4), (MAP(), 1)])
+def test_the_first_rate_is_divided_by_the_steepness_above_what_the_algorithm_bears(
+    algorithm: Inference[Any], bearable: int
+) -> None:
+    """The steepness of a noise of 1/4 is 64, and of a noise of 8 it is 1/16."""
+    x, y = linear_data()
+    for noise, slowing in ((0.25, 64 / bearable), (8.0, 1.0)):
+        state = algorithm.init(lambda noise=noise: Model(nn.Linear(3, 1), Gaussian(noise)), 40, 10)
+        info = step(algorithm, state, (x, y))
+        assert float(info.learning_rate) == pytest.approx(0.1 / slowing)
+
+
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_momentum_keeps_the_rate_that_each_gradient_had(is_resumed: bool) -> None:
+    """SGD with Nesterov momentum whose velocity is a sum of steps: v = 0.9 v + rate g, and p = p - rate g - 0.9 v.
+
+    A loaded state knows the rate of the latest gradient.
+    """
+    p = nn.Parameter(torch.tensor([2.0, -3.0], dtype=torch.float64))
+    descent = Descent(schedule="constant", weight_decay=0.0)
+    layer = nn.Linear(2, 1, bias=False)
+    layer.weight = p
+    stepper = descent.start(descent.groups(layer), 10)
+    expected, velocity = p.detach().clone(), torch.zeros(2, dtype=torch.float64)
+    for number, steepness in enumerate([1.0, 8.0, 2.0, 0.3]):
+        gradient = torch.tensor([1.0, -2.0], dtype=torch.float64) * (number + 1)
+        if is_resumed:
+            state, stepper = deepcopy(stepper.state_dict()), descent.start(descent.groups(layer), 10)
+            stepper.load_state_dict(state)
+        stepper.begin()
+        p.grad = gradient.clone()
+        stepper.steepness = torch.tensor(steepness, dtype=torch.float64)
+        rate = 0.1 / max(1.0, steepness)
+        assert float(stepper.follow()) == pytest.approx(rate)
+        velocity = 0.9 * velocity + rate * gradient
+        expected = expected - rate * gradient - 0.9 * velocity
+        torch.testing.assert_close(p.detach(), expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_the_rate_of_adam_is_not_divided(optimizer: Any) -> None:
+    x, y = linear_data()
+    algorithm = MAP(optimizer=optimizer)
+    state = algorithm.init(lambda: Model(nn.Linear(3, 1), Gaussian(0.25)), 40, 10)
+    assert float(step(algorithm, state, (x, y)).learning_rate) == pytest.approx(0.1)
 
 
 def test_a_training_that_increased_the_loss_logs_a_warning(caplog: pytest.LogCaptureFixture) -> None:

@@ -285,6 +285,16 @@ def test_each_position_counts_as_one_example(likelihood: Likelihood, use: Any, s
     assert algorithm.draw(found, 0)(x).shape == (1, 10, 2, 3, 3)
 
 
+@pytest.mark.parametrize("structure", ["full", "kron", "diag"])
+def test_the_weight_of_an_example_is_that_of_each_of_its_positions(structure: Any) -> None:
+    x, y, weights = inputs(4, 3, 4), torch.arange(12).view(4, 3) % 3, torch.tensor([2, 1, 0, 3])
+    algorithm = LastLayerLaplace(prior_precision=0.7, structure=structure)
+    found, expected = (algorithm.init(lambda: Model(Net(plainly), PerPosition()).double(), 6, 1) for _ in range(2))
+    algorithm.finish(found, [Batch(x, y, weights.double())])
+    algorithm.finish(expected, [Batch(x.repeat_interleave(weights, 0), y.repeat_interleave(weights, 0))])
+    close(covariance(found), covariance(expected), 1e-9)
+
+
 def test_a_likelihood_that_is_not_a_sum_over_positions_is_refused() -> None:
     y = torch.zeros(10, 6, dtype=torch.long)
     with pytest.raises(InputError, match="the sum over them"):

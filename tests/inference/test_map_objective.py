@@ -221,3 +221,29 @@ def test_decoupled_decay_of_member_parameters_is_that_of_a_single_network() -> N
         sizes.append(bias.detach().unique())
     torch.testing.assert_close(sizes[0], torch.tensor([1 - 0.1 * 0.5], dtype=torch.float64))
     assert torch.equal(*sizes)
+
+
+def test_decoupled_decay_pulls_factors_to_their_signs_and_further_terms_to_0() -> None:
+    """By learning rate * decay of the distance, whatever the number of members. The first step of AdamW adds to it."""
+    found = []
+    for decay in (0.0, FACTOR_DECAY):
+        algorithm = MAP(
+            optimizer="adamw",
+            learning_rate=RATE,
+            factor_rate=FACTOR_RATE,
+            weight_decay=0.0,
+            factor_decay=decay,
+            schedule="constant",
+        )
+        torch.manual_seed(0)
+        net = ensemble(nn.Linear(6, 4), 3, "random_sign", factor_rank=2)
+        state = algorithm.init(lambda net=net: perturb(Model(net).double()), 100, 10)  # type: ignore[arg-type, return-value]
+        before = {name: value.detach().clone() for name, value in state.model.named_parameters()}
+        step(algorithm, state, batch())
+        found.append({name: value.detach() for name, value in state.model.named_parameters()})
+    for name, start in before.items():
+        pull = torch.zeros_like(start)
+        if name.rpartition(".")[2] in ("r", "s", "more_r", "more_s"):
+            pull = (start - (0 if "more" in name else start.sign())) * RATE * FACTOR_RATE * FACTOR_DECAY
+            assert pull.abs().max() > 1e-4
+        close(found[1][name], found[0][name] - pull, 1e-12)

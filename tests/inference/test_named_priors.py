@@ -9,11 +9,24 @@ import torch
 from explicit import close, perturb
 from pyro import distributions as dist
 from regression import NOISE, NUM_DATA, PROBLEMS, data, draws
+from states import leaves
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
-from bayes_share.inference import MAP, SWAG, DeepEnsemble, Inference, LastLayerLaplace, MCDropout, fit_tensors
+from bayes_share.inference import (
+    MAP,
+    SGHMC,
+    SGLD,
+    SVI,
+    SWAG,
+    DeepEnsemble,
+    Inference,
+    LastLayerLaplace,
+    MCDropout,
+    fit_tensors,
+)
 from bayes_share.inference.step.drivers import step
+from bayes_share.inference.step.named_priors import NamedPriors
 from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.priors import Hierarchical, around
@@ -182,6 +195,20 @@ def test_priors_add_their_gradient_to_the_step_and_their_density_to_the_loss(
     close(loss - plain_loss, -total / 50, 1e-10)
 
 
+def test_one_family_of_priors_counts_shared_parameters_once_and_averages_those_of_members() -> None:
+    """Weights, biases and factors have normal priors, which are evaluated as few vectors."""
+    rules = {"weight": dist.Normal(0.1, 0.5), "bias": dist.Normal(0.2, 0.3), "factor": dist.Normal(1.0, 0.4)}
+    model = Model(perturb(ensemble(nn.Linear(3, 2), 4, strategy="tile")), Gaussian(NOISE), rules).double()
+    expected = torch.zeros((), dtype=torch.float64)
+    for latent in model.latents():
+        value = model.get_parameter(latent.parameter)
+        expected = expected + latent.prior.log_prob(value) / latent.site.members  # type: ignore[union-attr]
+    gradients = torch.autograd.grad(expected, list(model.parameters()))
+    close(NamedPriors(model).ascend(3.0), expected.detach(), 1e-6)
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        close(parameter.grad, -3 * gradient, 1e-6)
+
+
 @EACH
 def test_factors_with_a_prior_are_not_decayed_to_their_signs(optimizer: str) -> None:
     net = ensemble(nn.Linear(3, 1, bias=False), 2, strategy="tile")
@@ -207,6 +234,23 @@ def test_priors_around_signs_are_restored_with_a_state() -> None:
     assert other.priors.ascend(1.0) == expected  # each model has priors around its own signs
     other.load_state_dict(saved.state_dict())
     close(other.priors.ascend(1.0), expected)
+
+
+@pytest.mark.parametrize("algorithm", [SGHMC(), SGLD(), SVI(), SVI(factor_guide="low-rank")], ids=str)
+def test_steps_of_a_loaded_state_are_under_priors_around_its_own_signs(algorithm: Inference[Any]) -> None:
+    states = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = Model(ensemble(nn.Linear(3, 1), 2, "random_sign", strategy="tile"), Gaussian(NOISE)).double()
+        states.append(algorithm.init(lambda model=model: model, 10, 10))
+    states[1].load_state_dict(states[0].state_dict())
+    found = []
+    for state in states:
+        torch.manual_seed(2)
+        step(algorithm, state, data())
+        found.append([value for _, value in leaves(state.state_dict()) if isinstance(value, Tensor)])
+    for one, other in zip(*found, strict=True):
+        close(one, other, 1e-12)
 
 
 HIERARCHICAL = Hierarchical(dist.HalfNormal(torch.tensor(1.0)), lambda scale, site: dist.Normal(0.0, scale))

@@ -38,6 +38,10 @@ def test_warmup_rises_linearly_to_the_schedule(name: str) -> None:
     assert rates(Schedule(name, warmup=0.25), 16)[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
 
 
+def test_a_part_of_a_step_of_warmup_is_a_whole_step() -> None:
+    assert rates(Schedule("constant", warmup=0.3), 5) == pytest.approx([1 / 3, 2 / 3, 1, 1, 1])
+
+
 def test_the_cosine_schedule_covers_the_steps_after_warmup() -> None:
     found = rates(Schedule("cosine", warmup=0.5), 20)
     assert found[10:] == pytest.approx(rates(Schedule("cosine"), 10))

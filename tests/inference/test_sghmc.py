@@ -188,3 +188,40 @@ def test_models_that_cannot_be_sampled_are_refused() -> None:
     with pytest.raises(InputError, match="they would stay equal"):
         SGHMC(temperature=0.0).init(lambda: equal, 4, 10)
     SGHMC().init(lambda: equal, 4, 10)
+
+
+@pytest.mark.parametrize(("algorithm", "friction"), [(SGHMC(friction=0.3), 0.3), (SGLD(exponent=0.0), 1.0)])
+def test_the_noise_of_a_step_has_the_variance_of_each_learning_rate(algorithm: Any, friction: float) -> None:
+    """2 α η temperature, with the step size η of the factors or of all other parameters; gradients are negligible."""
+    rate, factor_rate, temperature, num_data = 1e-10, 0.2, 3e9, 50
+    algorithm = replace(algorithm, learning_rate=rate, factor_rate=factor_rate, temperature=temperature)
+    network = ensemble(nn.Linear(900, 700), 3, "normal").double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(1e-3)
+    state = algorithm.init(lambda: Model(network, Gaussian(1.0)), num_data, 10)
+    before = {name: value.clone() for name, value in state.model.named_parameters()}
+    x = torch.randn(4, 900, dtype=torch.float64)
+    with seeded(0):
+        one_step(algorithm, state, (x, torch.zeros(4, 700, dtype=torch.float64)))
+    for name, value in state.model.named_parameters():
+        own_rate = rate * (factor_rate if name.endswith((".r", ".s")) else 1)
+        expected = (2 * friction * own_rate * temperature / num_data) ** 0.5
+        assert float((value - before[name]).detach().std()) == pytest.approx(expected, rel=0.1), name
+
+
+@pytest.mark.parametrize("algorithm", [SGHMC, SGLD])
+def test_the_joint_norm_of_all_gradients_is_clipped(algorithm: Any) -> None:
+    """Without noise, the first step of a chain is the learning rate times the gradient."""
+    x, y = data()
+    moves = []
+    for clip_norm in (None, 1e9, 0.05):
+        torch.manual_seed(0)
+        model = Model(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)), Gaussian(0.5)).double()
+        before = torch.cat([value.detach().flatten() for value in model.parameters()])
+        of = algorithm(learning_rate=0.1, temperature=0.0, clip_norm=clip_norm)
+        one_step(of, of.init(lambda model=model: model, 10, 10), (x, y))
+        moves.append(torch.cat([value.detach().flatten() for value in model.parameters()]) - before)
+    assert moves[0].norm() > 0.1 * 0.05 * 2
+    torch.testing.assert_close(moves[1], moves[0])
+    torch.testing.assert_close(moves[2], moves[0] * (0.1 * 0.05 / moves[0].norm()), rtol=1e-3, atol=0)

@@ -1,5 +1,6 @@
 """SVI: the bound equals Pyro's, and guides find known posteriors."""
 
+import copy
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -18,6 +19,7 @@ from bayes_share.inference import MAP, SVI, fit_tensors, predict
 from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.methods.svi.bound import PlainBound, PyroBound, pyro_guide
 from bayes_share.inference.methods.svi.guides import MeanField
+from bayes_share.inference.methods.svi.local_reparametrization import drawing_outputs
 from bayes_share.inference.methods.svi.svi import SVIState
 from bayes_share.inference.step.drivers import step as one_step
 from bayes_share.layers.factors import FactorInit
@@ -496,3 +498,62 @@ def test_initial_values_outside_the_support_of_their_prior_are_reported(
     said = [record.getMessage() for record in caplog.records]
     expected = f"{negative} of 20 initial values of r, s are outside the support of their prior, and were moved into it"
     assert [expected in line for line in said] == [True] * is_said
+
+
+@pytest.mark.parametrize("guide", ["normal", "low-rank"])
+@pytest.mark.parametrize("option", ["num_particles", "accumulate"])
+def test_without_noise_particles_and_parts_of_a_batch_do_not_change_a_step(option: str, guide: Any) -> None:
+    """Gradients are averaged over particles, and the divergence counts once. SGD, since Adam has no scale."""
+
+    def step(**options: Any) -> tuple[Any, Tensor]:
+        algorithm = SVI(optimizer="sgd", momentum=0.0, learning_rate=1e-3, guide=guide, initial_scale=1e-9, **options)
+        torch.manual_seed(0)
+        state = algorithm.init(lambda: Model(nn.Linear(5, 3)).double(), 20, 10)
+        info = one_step(algorithm, state, batch())
+        (guide_of_weights,) = state.each_guide
+        return info, guide_of_weights.loc.detach()
+
+    (expected, loc), (found, found_loc) = step(), step(**{option: 3})
+    torch.testing.assert_close(found_loc, loc, rtol=1e-6, atol=1e-9)
+    for name in ("loss", "log_lik"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0.05, atol=1e-7)
+
+
+def test_the_guides_of_factors_have_their_own_learning_rate() -> None:
+    """The first step of Adam is as long as the learning rate."""
+    algorithm = SVI(learning_rate=1e-3, factor_rate=0.2, schedule="constant")
+    state = state_of(algorithm, 3)
+    before = [guide.loc.detach().clone() for guide in state.each_guide]
+    one_step(algorithm, state, batch())
+    assert {guide.of_factors for guide in state.each_guide} == {False, True}
+    for guide, start in zip(state.each_guide, before, strict=True):
+        step = (guide.loc - start).abs().median().item()
+        assert step == pytest.approx(2e-4 if guide.of_factors else 1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"), [(nn.Linear(4, 3), (4,)), (nn.Conv2d(2, 3, 2, stride=2, padding=1, bias=False), (2, 3, 3))]
+)
+def test_local_reparametrization_draws_outputs_of_the_variance_of_squared_inputs(
+    layer: nn.Module, shape: tuple[int, ...]
+) -> None:
+    """y ~ N(x μ, x² σ²), independent for each example and output, here of 20,000 equal examples."""
+    count = 20_000
+    model = Model(layer).double()
+    mean = layer.weight.detach()
+    scale = torch.rand(mean.shape, dtype=torch.float64)
+    x = torch.randn(shape, dtype=torch.float64)
+    bias = None if layer.bias is None else layer.bias.detach()
+    plain = copy.deepcopy(layer)
+    plain.weight.data = scale.square()
+    with torch.no_grad():
+        variance = plain(x.square()[None]).flatten() - (0 if bias is None else bias)
+        with drawing_outputs(model, {"network.weight": layer}) as drawing:
+            values = {"network.weight": mean}
+            found = drawing.forward_with(values, {"network.weight": scale}, x.expand(count, *shape), "tile")[0]
+        expected = layer(x[None]).flatten()
+    found = found.flatten(1)
+    sd = variance.sqrt()
+    assert ((found.mean(0) - expected) / sd).abs().max() < 5 / count**0.5
+    correlations = (found.T.cov() / sd.outer(sd)) - torch.eye(len(sd))
+    assert correlations.abs().max() < 5 * 2**0.5 / count**0.5

@@ -8,7 +8,7 @@ from explicit import close, same_with_gradients
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bayes_share.layers import Rank1Conv2d, Rank1ConvTranspose2d, Rank1Layer, Rank1Linear
+from bayes_share.layers import Rank1Conv2d, Rank1ConvTranspose2d, Rank1Layer, Rank1Linear, expand_weight
 
 OUT, IN, OUTS, INS, TEMPLATES = 6, 4, 3, 2, 3
 
@@ -108,6 +108,17 @@ def test_outputs_and_gradients_match_the_explicit_weights(
     same_with_gradients(layer(x), expected, [x, layer.weight, layer.r, layer.s, layer.mix, layer.bias])
     for member in rows:
         close(layer.member_tensors(member)["weight"], used[member])
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("templates", [False, True])
+def test_the_weight_of_several_terms_of_blocks_is_the_sum_of_the_terms(transposed: bool, templates: bool) -> None:
+    base = random(*((TEMPLATES,) if templates else ()), *((2, 3) if transposed else (3, 2)), 2)
+    r, s = random(4, 3, OUTS, INS, 2), random(4, 3, OUTS, INS, 3)
+    mix = random(4, TEMPLATES) if templates else None
+    terms = [expand_weight(base, r[:, k], s[:, k], transposed=transposed, mix=mix) for k in range(3)]
+    found = expand_weight(base, r[:, 0], s[:, 0], transposed=transposed, mix=mix, more=(r[:, 1:], s[:, 1:]))
+    close(found, sum(terms))  # type: ignore[arg-type]
 
 
 def test_block_factors_with_one_row_per_input_row_can_be_passed_in() -> None:

@@ -121,3 +121,33 @@ def test_makes_members_differ_predicts_whether_draws_differ(init: FactorInit, di
 def test_invalid_options_raise(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message.replace("?", r"\?")):
         FactorInit(**options)
+
+
+def deviation(values: Tensor) -> float:
+    return float(values.double().square().mean().sqrt())
+
+
+@pytest.mark.parametrize(("kind", "of_s"), [("normal", 0.3), ("random_sign", 0.3), ("ones", 0.0)])
+def test_further_terms_have_the_deviations_0_1_and_term_sd(kind: str, of_s: float) -> None:
+    init = FactorInit(kind, term_sd=0.3)
+    assert deviation(init.draw_further((2, 3, 4000), LIKE, is_s=False)) == pytest.approx(0.1, rel=0.03)
+    assert deviation(init.draw_further((2, 3, 4000), LIKE, is_s=True)) == pytest.approx(of_s, rel=0.03)
+
+
+@pytest.mark.parametrize("rank", [1, 4])
+def test_the_sum_of_added_terms_has_sd_times_the_scale_of_the_weight(rank: int) -> None:
+    weight, init = 3 * torch.randn(200, 100), FactorInit("normal", sd=0.2)
+    r, s = (init.draw_added((9, rank, size), weight, is_s) for size, is_s in ((100, False), (200, True)))
+    assert deviation(torch.einsum("mki,mkj->mij", s, r)) == pytest.approx(0.2 * 3, rel=0.1)
+    assert deviation(r) == pytest.approx(deviation(s), rel=0.1)
+
+
+@pytest.mark.parametrize(("weight", "scale"), [(3 * torch.ones(200, 100), 3.0), (torch.zeros(200, 100), 0.1)])
+def test_added_terms_that_start_at_0_have_half_the_scale_of_the_weight_or_of_the_fan_in(
+    weight: Tensor, scale: float
+) -> None:
+    """r alone is drawn, with the square root of what the product of r and s would have."""
+    for init in (FactorInit("ones"), FactorInit("normal", sd=0.2, term_sd=0.0)):
+        assert not init.draw_added((2, 4, 200), weight, is_s=True).any()
+        found = deviation(init.draw_added((9, 4, 2000), weight, is_s=False))
+        assert found == pytest.approx(math.sqrt(0.5 * scale / math.sqrt(4)), rel=0.03)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bayes_share.errors import InputError
 from bayes_share.layers import Rank1Linear, Rank1MultiheadAttention, factored, set_way
 from bayes_share.layers.factored import Factored
-from bayes_share.layers.way import predicts_folded
+from bayes_share.layers.way import folds_weights, predicts_folded
 from bayes_share.sharing import ensemble, fold, share_groups, share_layers, take_member
 
 MEMBERS = 3
@@ -74,6 +74,13 @@ def test_each_layer_has_its_own_threshold_for_auto(folding: list[bool]) -> None:
     for layer.fold_above in (0.5, 100.0):
         layer(torch.zeros(20, 4))
     assert folding == [True, False]
+
+
+@pytest.mark.parametrize(("batch", "folds"), [(4, False), (5, True)])
+def test_auto_compares_the_inputs_of_one_use_with_its_weight(batch: int, folds: bool) -> None:
+    """4 examples of 8 inputs are half as many values as a weight [8, 8], whatever the number of uses."""
+    for uses in (1, 3):
+        assert folds_weights("auto", torch.empty(uses * batch, 8), torch.empty(8, 8), uses) is folds
 
 
 @pytest.mark.parametrize(

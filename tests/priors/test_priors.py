@@ -17,7 +17,7 @@ from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Latent, Model
 from bayes_share.priors import Hierarchical, around, scaled_by_fan_in, standard_rules
 from bayes_share.priors.sites import Site, sites_of
-from bayes_share.sharing import ensemble
+from bayes_share.sharing import ensemble, share_layers
 
 
 def sites(network: nn.Module) -> dict[str, Site]:
@@ -89,6 +89,19 @@ def test_roles_and_fan_ins_are_the_same_in_an_ensemble(
     for name, site in found.items():
         assert site.centre.shape == net.get_parameter(f"network.{name}").shape
         assert (site.members == 3) == (site.kind != "base")
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"), [entry for entry in LAYERS[:10] if not isinstance(entry[0](), nn.Bilinear | nn.EmbeddingBag)]
+)
+def test_weights_that_members_own_have_the_fan_in_of_the_layer(
+    make: Callable[[], nn.Module], expected: dict[str, tuple[str, int]]
+) -> None:
+    net = nn.Sequential(make(), nn.Linear(2, 2))
+    found = {site.name: site for _, site in sites_of(ensemble(net, 3, own=("*",)).network, {})}
+    for name, entry in expected.items():
+        site = found[f"0.{name}"]
+        assert (site.role, site.fan_in, site.members) == (*entry, 3)
 
 
 def test_parameters_that_are_added_or_looked_up_have_fan_in_1() -> None:
@@ -314,6 +327,22 @@ def test_standard_rules_have_the_named_families_and_scales() -> None:
     assert torch.equal(loc_of(found["r"]), found["r"].site.centre)
     log_normal = latents(net, standard_rules(net, "all", "normal", 3.0, "log-normal", 0.2, "sign"))["s"].prior
     assert bool((log_normal.sample() > 0).all())  # type: ignore[union-attr]
+
+
+def test_the_scale_of_the_weights_is_that_of_no_other_parameter() -> None:
+    """Templates keep the variance of one template, and biases and norms have the scale 1."""
+    layers = share_layers(nn.Sequential(*[nn.Linear(4, 4) for _ in range(3)], nn.LayerNorm(4)), templates=2)
+    net = ensemble(layers, 3, "normal", factor_rank=2)
+    found = latents(net, standard_rules(net, "all", "laplace", 6.0, "cauchy", 0.2, "one"))
+    expected = {"0.weight": (0, 3), "0.bias": (0, 1), "3.weight": (1, 1), "0.mix": (0, 0.5**0.5)}
+    expected |= {"0.r": (1, 0.2), "0.s": (1, 0.2), "0.more_r": (0, 0.2), "0.more_s": (0, 0.2)}
+    for name, (loc, scale) in expected.items():
+        assert loc_of(found[name]).unique().tolist() == [loc], name
+        assert scale_of(found[name]).unique().tolist() == [pytest.approx(scale)], name
+    by_default = latents(net)
+    for name, scale in {"0.weight": 2.0, "0.mix": 0.5**0.5, "0.more_r": 0.1, "0.more_s": 0.1}.items():
+        assert loc_of(by_default[name]).unique().tolist() == [0], name
+        assert scale_of(by_default[name]).unique().tolist() == [pytest.approx(scale)], name
 
 
 @pytest.mark.parametrize("latent", ["all", "auto", "base", "last-layer"])

@@ -279,3 +279,16 @@ def test_blocks_multiply_into_factors_that_are_there(kind: type, factors: Any) -
         shared[0].weight.copy_(shared[0].weight[:2, :2].repeat(2, 2, 1, 1))
     x = torch.randn(2, 4, 5, 5, dtype=torch.float64)
     close(share_groups(shared, 2, init="ones")(x), shared(x), 1e-12)
+
+
+@pytest.mark.parametrize("init", ["normal", "fixed_sign", "mask"])
+def test_members_of_a_network_that_shares_layers_are_those_of_the_folded_network(init: Any) -> None:
+    """Factors drawn from the same seed multiply the factors of the layers, as they multiply the folded weights."""
+    torch.manual_seed(0)
+    shared = perturb(share_layers(nn.Sequential(*[nn.Linear(6, 6) for _ in range(2)]).double()))
+    x = torch.randn(5, 6, dtype=torch.float64)
+    found = []
+    for net in (shared, fold(shared)):
+        torch.manual_seed(1)
+        found.append(ensemble(net, MEMBERS, init, factor_rank=3 if init == "normal" else 1).tile(x.repeat(MEMBERS, 1)))
+    close(found[0], found[1], 1e-12)
