@@ -48,6 +48,7 @@ class Case:
         batch_size: the batch size, out of 240 images.
         is_minimised: whether the algorithm minimises the loss; samplers do not.
         widths: the widths of the network's hidden layers.
+        augment: the augmentation in tests of random numbers; "none" if the algorithm refuses it.
     """
 
     algorithm: Inference[Any]
@@ -59,6 +60,7 @@ class Case:
     batch_size: int = 48
     is_minimised: bool = True
     widths: tuple[int, ...] = (128, 128)
+    augment: str = "crop"
 
 
 def _deep(of: Inference[Any]) -> DeepEnsemble:
@@ -103,7 +105,15 @@ CASES = {
     ),  # draws have no noise before the training is finished
     "sghmc": Case(_sghmc(), _sghmc(feed="split"), is_random=True, is_minimised=False),
     "sgld": Case(_sgld(), _sgld(feed="split"), is_random=True, is_minimised=False),
-    "nuts": Case(NUTS(max_tree_depth=2), is_random=True, norm="none", batch_size=240, is_minimised=False, widths=(16,)),
+    "nuts": Case(
+        NUTS(max_tree_depth=2),
+        is_random=True,
+        norm="none",
+        batch_size=240,
+        is_minimised=False,
+        widths=(16,),
+        augment="none",
+    ),
 }
 """The cases by the names in `bayes_share.inference.ALGORITHMS`."""
 

@@ -29,7 +29,7 @@ EACH = pytest.mark.parametrize(("case", "form"), each_form())
 def training(case: Case, form: Form) -> Training:
     """Return a training with all that a checkpoint could miss: dropout, augmentation, norm statistics, a schedule."""
     build = form_builder(case, form, norm=case.norm, dropout=0.3, sharing="member")
-    run = case_training(case, build, digits("crop"), EPOCHS, seed=3)
+    run = case_training(case, build, digits(case.augment), EPOCHS, seed=3)
     assert run.num_steps == EPOCHS * STEPS_PER_EPOCH
     return run
 

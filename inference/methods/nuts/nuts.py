@@ -63,8 +63,8 @@ class NUTS(Composed[NUTSState]):
     """The No-U-Turn sampler of Pyro, for small networks (Hoffman and Gelman 2014, arXiv 1111.4246).
 
     Samples all parameters from their posterior by Hamiltonian dynamics, with gradients of all the data. A step is one
-    transition of each chain; its batch is all the data, without augmentation. Dropout is off. The first steps adapt the
-    step size and a diagonal mass matrix.
+    transition of each chain; its batch is all the data, which must be the same in every step, without augmentation.
+    Dropout is off. The first steps adapt the step size and a diagonal mass matrix.
 
     Each member of an ensemble becomes a separate chain, over a single network with its own copy of the base weight. The
     sampler needs one joint density, and the mean of the members' log-likelihoods would temper the posterior of a
@@ -81,7 +81,9 @@ class NUTS(Composed[NUTSState]):
             long a step would take.
     """
 
-    run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"epochs": 300, "batch_size": None, "num_samples": 32})
+    run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"epochs": 300, "batch_size": None, "num_samples": 32, "augment": "none"}
+    )
 
     chains: int = 1
     warmup: float = 0.35
