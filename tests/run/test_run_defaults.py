@@ -22,7 +22,7 @@ def test_algorithms_have_their_own_defaults() -> None:
     assert run_defaults("nuts") == dict(NUTS.run_defaults)
     assert run_defaults("deep-ensemble", "sghmc") == dict(SGHMC.run_defaults)
     config = from_flat({"algorithm": "nuts", "epochs": 7})
-    assert (config.batch_size, config.num_samples, config.epochs) == (None, 32, 7)
+    assert (config.batch_size, config.num_samples, config.epochs, config.augment) == (None, 32, 7, "none")
     assert from_flat({"algorithm": "map"}) == RunConfig()
     assert from_flat({"algorithm": "deep-ensemble", "of": "sghmc"}).num_samples == 16
     assert from_flat(yaml.safe_load(to_yaml(config))) == config
