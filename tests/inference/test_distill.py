@@ -1,5 +1,6 @@
 """Distillation: its loss against an explicit formula, its perturbation against finite differences, its teachers."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,18 @@ def test_positions_with_ignored_targets_do_not_count() -> None:
     p, q = other(x).softmax(1), network(x).softmax(1)
     expected = (p * (p / q).log()).sum(1)[y >= 0].sum() / 5
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+
+
+def test_the_divergence_is_from_a_teacher_with_its_own_noise() -> None:
+    """KL(N(t, 0.4²) ‖ N(s, 0.9²)); the noise of a network without a likelihood is taken to be the student's."""
+    teacher, student, x = net(2), Model(net(2), Gaussian(0.9).double()), images(6)
+    for given, noise in ((Model(teacher, Gaussian(0.4).double()), 0.4), (teacher, 0.9)):
+        objective = Distillation(teachers_of(given).double(), None, 1.0, TEMPERATURE, "none", STEP)
+        batch = Batch(x, torch.zeros(6, 2).double())
+        loss = objective.terms(lambda x: (student(x), student.likelihood), student, batch, "tile").loss
+        squares = noise**2 + (teacher(x) - student(x)[0]).square()
+        expected = (math.log(0.9 / noise) + squares / (2 * 0.9**2) - 0.5).sum(1).mean()
+        torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-9)
 
 
 # The perturbation

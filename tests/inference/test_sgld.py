@@ -28,6 +28,7 @@ def chain(problem: Problem, algorithm: SGLD) -> Tensor:
     return draws(partial(algorithm.draw, state), KEPT)[chain_order(KEPT)]
 
 
+@pytest.mark.slow  # the steps equal those of SGHMC, whose distribution is tested, and the noise is tested for each rate
 @EACH
 def test_samples_have_the_stationary_distribution(problem: Problem, unchecked: None) -> None:
     state = CONSTANT.init(problem.build(problem.priors()), 10, 100)

@@ -159,11 +159,12 @@ def test_the_plain_bound_and_its_gradient_equal_those_of_pyro(size: int) -> None
         torch.testing.assert_close(found, gradient, rtol=1e-9, atol=1e-12)
 
 
-def test_every_gradient_is_linear_in_the_kl_weight() -> None:
-    """This includes the guide of the base weights and that of the factors."""
-    state = state_of(SVI(), 3)
+@pytest.mark.parametrize(("guide", "count"), [("normal", 6), ("low-rank", 9)])
+def test_every_gradient_is_linear_in_the_kl_weight(guide: Any, count: int) -> None:
+    """This includes the guide of the base weights and that of the factors, in the plain bound and in Pyro's."""
+    state = state_of(SVI(guide=guide, factor_guide=guide, rank=2, initial_scale=0.1), 3)
     none, half, all_of_it = (ascended(state, kl_weight=weight)[2] for weight in (0.0, 0.5, 1.0))
-    assert len(none) == 6
+    assert len(none) == count
     for one, between, other in zip(none, half, all_of_it, strict=True):
         assert (other - one).abs().max() > 1e-4  # type: ignore[operator]
         torch.testing.assert_close(between, (one + other) / 2, rtol=1e-9, atol=1e-12)  # type: ignore[operator]

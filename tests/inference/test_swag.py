@@ -172,6 +172,22 @@ def test_norm_statistics_are_reestimated_for_the_first_draws_and_the_mean(size: 
     assert torch.equal(found, expected)
 
 
+def test_kept_members_keep_their_own_moments() -> None:
+    algorithm = SWAG(**OPTIONS)
+    state, _ = run(algorithm, 3)
+    kept = algorithm.keep_members(state, [2, 0])
+    assert (kept.moments.count, len(kept.moments.deviations)) == (6, 3)
+    for of_kept, of_all in zip(all_moments(kept), all_moments(state), strict=True):
+        for name, value in of_all.items():
+            is_own = value.shape != kept.model.get_parameter(name).shape
+            assert is_own == (not name.endswith("weight"))
+            assert torch.equal(of_kept[name], value[[2, 0]] if is_own else value)
+
+
+def all_moments(state: SWAGState) -> list[dict[str, Tensor]]:
+    return [state.moments.mean, state.moments.squares, *state.moments.deviations]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -186,6 +186,15 @@ def hierarchical() -> Hierarchical:
     return Hierarchical(dist.HalfCauchy(1.0), lambda scale, site: dist.Normal(torch.zeros_like(scale), scale))
 
 
+def test_members_parameters_under_a_hierarchical_prior_are_averaged_and_its_scale_counts_once() -> None:
+    program = pyro_model(Model(network(3), priors={"factor": hierarchical(), "bias": None, "weight": None}))
+    sites = dict(poutine.trace(program.sample).get_trace().iter_stochastic_nodes())
+    assert {name: site["scale"] for name, site in sites.items()} == {
+        "0.r_scale": 1.0,
+        **dict.fromkeys(("0.r", "0.s", "2.r", "2.s"), pytest.approx(1 / 3)),
+    }
+
+
 def test_the_scale_of_a_hierarchical_prior_is_one_site() -> None:
     x, y = batch()
     model = Model(network(), priors={"weight": hierarchical(), "bias": None}).double()
