@@ -131,11 +131,15 @@ def ended_well(outcome: Outcome) -> None:
 
 
 def one_line(outcome: Outcome, code: int) -> str:
-    """Check the exit code, and return the one-line error, which may only follow the description of the digits."""
+    """Check the exit code, and return the one-line error.
+
+    It may only follow the description of the digits, or the step after which a run resumed.
+    """
     assert outcome.code == code, outcome.err
     assert outcome.out == ""
     *before, line = outcome.err.splitlines(keepends=True)
-    assert [text.partition(": ")[0] for text in before] in ([], ["digits", "10 classes"]), outcome.err
+    resumed = [text for text in before if text.startswith("resumed after step ")]
+    assert [text.partition(": ")[0] for text in before] in ([], ["digits", "10 classes"], resumed[:1]), outcome.err
     assert line.startswith("bayes-share: ")
     assert line.endswith("\n")
     return line
