@@ -149,7 +149,8 @@ def muted() -> Iterator[None]:
 def _write(stream: Any, text: str) -> None:
     encoding = stream.encoding or "utf-8"
     try:
-        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+        # In one piece: other processes may write to the same stream.
+        print(f"{text}\n".encode(encoding, "backslashreplace").decode(encoding), end="", file=stream, flush=True)
     except OSError as error:
         if error.errno == errno.EPIPE:
             raise

@@ -42,8 +42,8 @@ def prior(problem: Problem) -> Moments:
 
 
 def is_quick(name: str, problem: Problem) -> bool:
-    """Return whether a case is not slow: every likelihood with SVI, and two with NUTS."""
-    return name == "SVI" or problem.name in ("categorical", "Gaussian, learned noise")
+    """Return whether a case is not slow: every likelihood with SVI, and one with NUTS."""
+    return name == "SVI" or problem.name == "categorical"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.step.of_ranks import part_of
 from bayes_share.inference.step.ranks import Ranks
 
-COUNTS = (2, 3)
+COUNTS = (2, pytest.param(3, marks=pytest.mark.slow))
 
 
 @pytest.fixture(scope="module", params=COUNTS)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from thinned import thinned
 
 from bayes_share.data import load_data, load_ood
 from bayes_share.data.cifar10c import read_cifar10c
@@ -226,7 +227,9 @@ def mutant(whole: bytes, rng: np.random.Generator) -> bytes:
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("kind", FUZZED)
+@pytest.mark.parametrize(
+    "kind", thinned(lambda kind: kind not in ("bmp", "gif", "ppm", "tga", "compressed tiff"), [*FUZZED])
+)
 def test_mutated_files_are_read_or_refused_in_one_line(
     kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:

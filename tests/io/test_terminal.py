@@ -1,6 +1,9 @@
 """Everything written to the terminal passes through one module, which makes it printable."""
 
 import ast
+import io
+import sys
+from collections.abc import Callable
 
 import pytest
 from hostile import NAMES
@@ -69,3 +72,22 @@ def test_display_names_are_distinct() -> None:
 
 def test_printable_lines_keeps_line_breaks() -> None:
     assert printable_lines("a\x1b\n\nb\r") == "a\\x1b\n\nb\\r"
+
+
+@pytest.mark.parametrize(("name", "write"), [("stderr", say), ("stdout", show)])
+def test_a_line_is_written_in_one_piece(
+    name: str, write: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unbuffered stream passes each piece on, and the pieces of several processes would be mixed."""
+
+    class Pieces(io.StringIO):
+        encoding = "utf-8"
+
+        def write(self, text: str) -> int:
+            pieces.append(text)
+            return len(text)
+
+    pieces: list[str] = []
+    monkeypatch.setattr(sys, name, Pieces())
+    write("a line")
+    assert [piece for piece in pieces if piece] == ["a line\n"]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from driver import KINDS, Fault, Setting, command, ended_well, fit, one_line, run_contents, start
 from states import differences
+from thinned import alternating
 
 from bayes_share.runs.config import RunConfig
 from bayes_share.runs.run import run
@@ -22,9 +23,7 @@ def steps(out: Path) -> list[int]:
     return sorted(int(path.name.split("-")[1]) for path in (out / "checkpoints").iterdir())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("what", ["interrupt", "terminate"])
-@pytest.mark.parametrize("step", [1, 20, 28, 42])
+@pytest.mark.parametrize(("step", "what", "kind"), alternating([1, 20, 28, 42], ["interrupt", "terminate"], [*KINDS]))
 def test_an_interrupted_run_resumes_to_the_same_results(
     kind: str, what: str, step: int, tmp_path: Path, expected: Expected
 ) -> None:

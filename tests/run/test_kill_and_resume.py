@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from driver import FORGOTTEN, KINDS, Fault, Setting, ended_well, fit, run_contents, snapshot
 from states import differences
+from thinned import alternating
 
 Expected = Callable[[str], dict[str, Any]]
 
@@ -37,8 +38,7 @@ def killed(kind: str, out: Path, fault: Fault, *arguments: str, forget: str | No
     assert outcome.code == -signal.SIGKILL, outcome.err
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("fault", KILLS.values(), ids=KILLS)
+@pytest.mark.parametrize(("kind", "fault"), alternating([*KINDS], KILLS))
 def test_a_killed_run_resumes_to_the_same_results(kind: str, fault: Fault, tmp_path: Path, expected: Expected) -> None:
     out = tmp_path / "run"
     killed(kind, out, fault)

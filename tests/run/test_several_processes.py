@@ -89,6 +89,7 @@ def test_a_study_that_is_stopped_leaves_a_checkpoint_and_no_process(tmp_path: Pa
     assert remaining == ""
 
 
+@pytest.mark.slow
 def test_a_crash_at_the_exit_of_a_process_does_not_lose_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

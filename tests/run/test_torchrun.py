@@ -66,6 +66,7 @@ def test_two_processes_give_the_results_of_one(tmp_path: Path) -> None:
     ended_well(command("evaluate", tmp_path / "two", tmp_path / "one"))
 
 
+@pytest.mark.slow  # in one process, tests/inference/test_ranks.py has its values
 def test_a_deep_ensemble_on_two_processes_equals_that_of_one(tmp_path: Path) -> None:
     options = ("--of", "ivon", "--networks", "3", "--epochs", "2", "--augment", "crop")
     finish(start("deep-ensemble", tmp_path / "two", *options))
