@@ -28,11 +28,14 @@ def main() -> None:
         description="Print the validation NLL of the runs of a study before and after temperature scaling.",
     )
     parser.add_argument("runs", type=Path, help="folder with a folder ROW-seed-SEED for each run")
+    runs = parser.parse_args().runs
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for folder in parser.parse_args().runs.glob("*-seed-*"):
+    for folder in runs.glob("*-seed-*"):
         if (folder / "summary.json").is_file():
             row = re.sub(r"-seed-\d+$", "", folder.name)
             found[row].append(cross_scaled_nll(read_class_predictions(folder / "predictions" / "validation.npz")))
+    if not found:
+        parser.error(f"{runs} has no finished runs named ROW-seed-SEED")
     header = ["row", "validation NLL", "scaled", "seeds"]
     rows = [
         [ROWS[name].label, *map(_shown, zip(*found[name], strict=True)), str(len(found[name]))]

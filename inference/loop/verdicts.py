@@ -46,8 +46,9 @@ def verdicts(
         return
     model, line = parts[0].model, judged_line(history, is_best)
     left = Remedies.of(model, algorithm.feeding(state).is_own)
+    # Examples without a label are no evidence. Counting them takes a pass over the data, so it is done only if needed.
     if near_copies(line, validation.num_data, model.ensemble_size, left) is None:
         return
     known = sum(int(model.likelihood.is_known(batch.targets).sum()) for batch in validation.in_order())
-    if (said := near_copies(line, known, model.ensemble_size, left)) is not None:  # without examples that have no label
+    if (said := near_copies(line, known, model.ensemble_size, left)) is not None:
         yield said
